@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors raised on purpose; anything else that escapes is a defect."""
+
+
+class AegisError(Exception):
+    """Base of every error a user is meant to read: one clear line, or a few."""
+
+
+class KernelError(AegisError):
+    """The kernel, or what it must offer (BTF, cgroup2, a capability), said no."""
+
+
+class ControlError(AegisError):
+    """No running agent answers, or it refused the request."""
+
+
+class ScriptError(AegisError):
+    """A hook script may not be run: wrong owner, mode or kind of file."""

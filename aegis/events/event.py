@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One reported connection, as the kernel saw it and the policy named it."""
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+from aegis.policy.model import Actions, Address, Direction, Mode, Reason, Scope, Verdict
+
+
+class IdentityFlag(IntFlag):
+    """``enum aegis_identity``; a test compares the two."""
+
+    HOST_FS = 1
+    TRUSTED = 2
+    SEEDED = 4
+    LOST = 8
+    KTHREAD = 16
+    SCRIPT = 32
+    PATH_CUT = 64
+    NAME_CUT = 128
+    CMDLINE_CUT = 256
+    CMDLINE_LOST = 512
+    UNLINKED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An off-the-map connection. Times are nanoseconds of CLOCK_BOOTTIME.
+
+    Text holds undecodable bytes as surrogate escapes: never print it raw.
+    """
+
+    boot_ns: int
+    start_boot_ns: int  # of the process; compare with /proc/PID/stat field 22
+    exec_boot_ns: int  # 0: the process is older than the agent
+    generation: int
+    pid: int
+    ppid: int
+    uid: int
+    path: str  # tail only with PATH_CUT
+    argv: tuple[str, ...]  # head only with CMDLINE_CUT
+    identity: IdentityFlag
+    device: int
+    inode: int
+    cgroup_id: int
+    unit: str | None
+    hook: str  # "connect" or "sendmsg"
+    direction: Direction
+    transport: str  # "tcp", "udp", or the IANA number
+    scope: Scope
+    verdict: Verdict
+    reason: Reason
+    mode: Mode
+    destination: Address
+    destination_port: int
+    source: Address | None  # None: not bound yet
+    source_port: int
+    suppressed: int  # events like this silenced by detent since the last report
+    rule: str  # ``file:line`` of the deciding rule, or "unconfigured"
+    actions: Actions
+
+    @property
+    def name(self) -> str:
+        """Base name of the executed file."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def command_line(self) -> str:
+        return " ".join(self.argv)
+
+    @property
+    def sends_nothing(self) -> bool:
+        """A UDP connect() puts nothing on the wire: it never kills or notifies."""
+        return self.hook == "connect" and self.transport == "udp"

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every type and number that crosses the kernel/user boundary, once. Read by
+ * clang (the BPF object), gcc (the shim) and cffi (with AEGIS_CDEF defined).
+ *
+ * Enumerators, not macros: macros reach neither BTF nor cffi. Structs are
+ * widest first, padding spelled out, never packed. Unless a comment says
+ * otherwise integers are host order and addresses are 16 bytes in network
+ * order, IPv4 as ::ffff:a.b.c.d.
+ */
+#ifndef AEGIS_H
+#define AEGIS_H
+
+#ifndef AEGIS_CDEF
+#include <linux/types.h>
+#endif
+
+enum aegis_limit {
+	AEGIS_APPS_MAX = 4097,		/* rules of one generation, app 0 included */
+	AEGIS_NAME_SIZE = 64,		/* base name, NUL included */
+	AEGIS_PATH_SIZE = 256,		/* path or selector text, NUL included */
+	AEGIS_CMDLINE_SIZE = 512,	/* stored arguments, each ended by a NUL */
+	AEGIS_UNIT_SIZE = 128,		/* systemd unit name, NUL included */
+	AEGIS_MASKS_MAX = 64,		/* selector combinations of one generation */
+	AEGIS_DIR_PAGES = 64,		/* pages of one port directory */
+	AEGIS_PAGE_PORTS = 1024,	/* ports of one page */
+	AEGIS_PAGE_WORDS = 16,		/* AEGIS_PAGE_PORTS bits as __u64 */
+	AEGIS_DIRS_MAX = 4096,		/* port directories of one generation */
+	AEGIS_PAGES_MAX = 16384,	/* port pages of one generation */
+	AEGIS_HOSTS_MAX = 131072,	/* exact addresses, two generations */
+	AEGIS_NETS_MAX = 131072,	/* prefixes, two generations */
+	AEGIS_RULES_MAX = 32768,	/* selector keys, two generations */
+	AEGIS_STRINGS_MAX = 16384,	/* selector texts of one kind */
+	AEGIS_PROCS_MAX = 131072,	/* processes whose identity is kept */
+	AEGIS_DETENT_MAX = 16384,	/* reports remembered for detent */
+	AEGIS_RING_BYTES = 8388608,	/* event ring; a power of two pages */
+};
+
+/* Also the hook's return value: zeroed memory denies. */
+enum aegis_return {
+	AEGIS_DENY = 0,
+	AEGIS_ALLOW = 1,
+};
+
+enum aegis_verdict {
+	AEGIS_VERDICT_BLOCKED = 0,
+	AEGIS_VERDICT_ALLOWED = 1,
+	AEGIS_VERDICT_WOULD_BLOCK = 2,
+};
+
+enum aegis_mode {
+	AEGIS_MODE_ENFORCE = 0,
+	AEGIS_MODE_OBSERVE = 1,
+};
+
+enum aegis_direction {
+	AEGIS_DIRECTION_OUT = 0,
+	AEGIS_DIRECTION_IN = 1,
+};
+
+/* What a port set is about. */
+enum aegis_scope {
+	AEGIS_SCOPE_REMOTE = 0,		/* outbound, not loopback */
+	AEGIS_SCOPE_LOCAL = 1,		/* outbound, loopback or unspecified */
+	AEGIS_SCOPE_LISTEN = 2,		/* inbound: our own port */
+	AEGIS_SCOPE_PEER = 3,		/* inbound: who connects; ports are "any" */
+	AEGIS_SCOPE_MAX = 4,
+};
+
+enum aegis_protocol {			/* IANA numbers */
+	AEGIS_PROTOCOL_TCP = 6,
+	AEGIS_PROTOCOL_UDP = 17,
+};
+
+enum aegis_action {			/* bits */
+	AEGIS_ACTION_LOG = 1,
+	AEGIS_ACTION_NOTIFY = 2,
+	AEGIS_ACTION_SCRIPT = 4,
+	AEGIS_ACTION_BLOCK = 8,
+	AEGIS_ACTION_KILL = 16,
+	AEGIS_ACTION_ALLOW = 32,
+};
+
+/* Why a verdict was reached. */
+enum aegis_reason {
+	AEGIS_REASON_RULE_DENIES = 0,	/* the program's rule does not list it */
+	AEGIS_REASON_RULE_ALLOWS = 1,
+	AEGIS_REASON_WHITELIST = 2,	/* destination in [whitelist] */
+	AEGIS_REASON_PROGRAM = 3,	/* [whitelist] programs, or ignore = true */
+	AEGIS_REASON_UNCONFIGURED = 4,	/* no rule for this program */
+	AEGIS_REASON_UNTRUSTED = 5,	/* the rule would allow, the file may not claim it */
+	AEGIS_REASON_HARMLESS = 6,	/* UDP connect to port 0, or not TCP or UDP */
+};
+
+enum aegis_hook {
+	AEGIS_HOOK_CONNECT = 0,
+	AEGIS_HOOK_SENDMSG = 1,
+};
+
+/* Identity flags, taken from the executed file at exec. */
+enum aegis_identity {
+	AEGIS_ID_HOST_FS = 1,		/* reached in the host's own root file system */
+	AEGIS_ID_TRUSTED = 2,		/* HOST_FS, root's, not writable by others */
+	AEGIS_ID_SEEDED = 4,		/* older than the agent: read from the live process */
+	AEGIS_ID_LOST = 8,		/* table was full: nothing can be claimed */
+	AEGIS_ID_KTHREAD = 16,
+	AEGIS_ID_SCRIPT = 32,		/* cmdline holds a script at script_off */
+	AEGIS_ID_PATH_CUT = 64,		/* path is the tail of a longer one: matches no path */
+	AEGIS_ID_NAME_CUT = 128,	/* base name over AEGIS_NAME_SIZE: matches no exe */
+	AEGIS_ID_CMDLINE_CUT = 256,	/* cmdline is the head of a longer one */
+	AEGIS_ID_CMDLINE_LOST = 512,	/* arguments could not be read: matches no cmdline */
+	AEGIS_ID_UNLINKED = 1024,	/* file had no name left (memfd, deleted) */
+};
+
+/* Which selectors a rule has; bits of aegis_rule_key.mask. */
+enum aegis_selector {
+	AEGIS_SELECT_EXE = 1,
+	AEGIS_SELECT_CMDLINE = 2,
+	AEGIS_SELECT_PATH = 4,
+	AEGIS_SELECT_USER = 8,
+	AEGIS_SELECT_UNIT = 16,
+	AEGIS_SELECT_ANY_NAMESPACE = 32, /* PATH need not be in the host's root */
+	AEGIS_SELECT_WHITELIST = 64,	/* [whitelist] programs, not a rule */
+	AEGIS_SELECT_SHADOW = 128,	/* user or unit left out: "ask again at connect" */
+};
+
+enum aegis_app_flag {
+	AEGIS_APP_STRICT = 1,		/* [whitelist] does not apply */
+	AEGIS_APP_IGNORE = 2,
+	AEGIS_APP_NEEDS_TRUST = 4,	/* untrusted files get no permissions from it */
+	AEGIS_APP_HOSTS = 256,		/* << scope: the app has exact addresses there */
+	AEGIS_APP_NETS = 4096,		/* << scope: the app has prefixes there */
+};
+
+enum aegis_class_flag {
+	AEGIS_CLASS_WHITELISTED = 1,	/* named by [whitelist] programs, and trusted */
+	AEGIS_CLASS_CONDITIONAL = 2,	/* a rule with user or unit may be stronger */
+};
+
+enum aegis_counter {
+	AEGIS_COUNTER_DECIDED = 0,	/* = emitted + suppressed + lost + quiet */
+	AEGIS_COUNTER_EMITTED = 1,
+	AEGIS_COUNTER_SUPPRESSED = 2,	/* by detent */
+	AEGIS_COUNTER_LOST = 3,		/* the ring was full; the verdict stood */
+	AEGIS_COUNTER_QUIET = 4,	/* on the map, or nothing to say */
+	AEGIS_COUNTER_ALLOWED = 5,	/* decided = allowed + blocked + would_block */
+	AEGIS_COUNTER_BLOCKED = 6,
+	AEGIS_COUNTER_WOULD_BLOCK = 7,
+	AEGIS_COUNTER_IDENTITY_LOST = 8, /* exec or fork not recorded: table full */
+	AEGIS_COUNTER_IDENTITY_MISSING = 9, /* decisions without a recorded identity */
+	AEGIS_COUNTER_DETENT_FAILED = 10, /* no detent entry: reported anew */
+	AEGIS_COUNTER_MAX = 11,
+};
+
+/*
+ * A set of ports for each protocol. lo | hi << 16 is the range lo..hi; 0 is
+ * the empty set; lo == 0 with hi != 0 is port directory number hi.
+ */
+struct aegis_ports {
+	__u32 tcp;
+	__u32 udp;
+};
+
+/* One generation's constants; generations alternate between two slots. */
+struct aegis_config {
+	__u32 generation;
+	__u32 mode;			/* enum aegis_mode */
+	__u32 mask_count;
+	__u8 unconfigured_actions;	/* enum aegis_action bits */
+	__u8 has_cmdline;		/* some mask has AEGIS_SELECT_CMDLINE */
+	__u8 pad[2];
+	__u8 masks[64];			/* enum aegis_selector bits in use */
+};
+
+/* App 0 is the whitelist: what every program may reach. */
+struct aegis_app {
+	__u64 rule_id;			/* the same rule, whatever the generation */
+	__u32 detent_s;
+	__u16 flags;			/* enum aegis_app_flag */
+	__u8 actions;			/* enum aegis_action bits */
+	__u8 pad;
+	struct aegis_ports base[4];	/* by enum aegis_scope: any address */
+};
+
+/* Exact address; also the data of an LPM key. */
+struct aegis_host_key {
+	__u32 generation;
+	__u16 app;
+	__u8 scope;			/* enum aegis_scope */
+	__u8 pad;
+	__u8 addr[16];
+};
+
+struct aegis_net_key {
+	__u32 prefixlen;		/* 64 + bits of the 128-bit address */
+	struct aegis_host_key host;
+};
+
+struct aegis_port_dir {
+	__u16 page[64];
+};
+
+struct aegis_port_page {
+	__u64 word[16];
+};
+
+/* Which selectors lead to which app; ids are 0 where the mask lacks the bit. */
+struct aegis_rule_key {
+	__u32 generation;
+	__u32 mask;			/* enum aegis_selector bits */
+	__u32 exe;
+	__u32 cmdline;
+	__u32 path;
+	__u32 uid;
+	__u32 unit;
+	__u32 pad;
+};
+
+struct aegis_name {
+	char text[64];
+};
+
+struct aegis_text {
+	char text[256];
+};
+
+struct aegis_unit {
+	char text[128];
+};
+
+/* A process, as the kernel saw it at exec; key: tgid. */
+struct aegis_proc {
+	__u64 class_;			/* generation << 32 | flags << 16 | app */
+	__u64 start_boot_ns;		/* of the thread group leader */
+	__u64 exec_boot_ns;		/* 0 when seeded */
+	__u64 inode;
+	__u32 device;			/* kernel encoding: major << 20 | minor */
+	__u32 flags;			/* enum aegis_identity */
+	__u16 cmdline_len;		/* bytes, last NUL included */
+	__u16 script_off;		/* into cmdline, with AEGIS_ID_SCRIPT */
+	__u32 pad;
+	struct aegis_name exe;		/* base name, zero padded: a map key */
+	struct aegis_text path;		/* zero padded: a map key */
+	char cmdline[512];
+};
+
+struct aegis_detent_key {
+	__u64 rule_id;			/* 0: unconfigured */
+	__u64 inode;			/* of the executed file */
+	__u32 device;
+	__u16 port;
+	__u8 direction;
+	__u8 protocol;
+	__u8 verdict;
+	__u8 pad[7];
+	__u8 addr[16];
+};
+
+struct aegis_detent {
+	__u64 reported_boot_ns;		/* 0: never */
+	__u64 suppressed;		/* since then */
+};
+
+struct aegis_event {
+	__u64 boot_ns;			/* bpf_ktime_get_boot_ns() of the decision */
+	__u64 start_boot_ns;		/* of the process */
+	__u64 exec_boot_ns;
+	__u64 cgroup_id;
+	__u64 suppressed;		/* like this one since the last report */
+	__u64 inode;
+	__u32 device;
+	__u32 generation;
+	__u32 tgid;
+	__u32 ppid;
+	__u32 uid;
+	__u32 identity;			/* enum aegis_identity */
+	__u16 app;
+	__u16 dport;
+	__u16 sport;			/* 0: not bound yet */
+	__u16 cmdline_len;
+	__u16 script_off;
+	__u8 hook;			/* enum aegis_hook */
+	__u8 direction;
+	__u8 protocol;			/* IANA */
+	__u8 scope;
+	__u8 verdict;
+	__u8 reason;
+	__u8 actions;
+	__u8 mode;
+	__u8 pad[6];
+	__u8 daddr[16];
+	__u8 saddr[16];			/* all zero: not bound yet */
+	struct aegis_unit unit;
+	struct aegis_text path;
+	char cmdline[512];
+};
+
+/* BPF_PROG_TEST_RUN of the syscall program: the same code as the hooks. */
+struct aegis_judge {
+	struct aegis_proc proc;		/* in: strings and flags */
+	struct aegis_unit unit;		/* in */
+	__u32 uid;			/* in */
+	__u16 port;			/* in */
+	__u8 scope_in;			/* in: 0 outbound, else enum aegis_scope */
+	__u8 protocol;			/* in */
+	__u8 addr[16];			/* in */
+	__u32 generation;		/* out */
+	__u16 app;			/* out */
+	__u8 verdict;			/* out */
+	__u8 reason;			/* out */
+	__u8 actions;			/* out */
+	__u8 scope;			/* out */
+	__u8 report;			/* out: an event would be raised */
+	__u8 pad[5];
+};
+
+#ifndef AEGIS_CDEF			/* cffi cannot read this */
+_Static_assert(sizeof(struct aegis_config) == 80, "config ABI");
+_Static_assert(sizeof(struct aegis_app) == 48, "app ABI");
+_Static_assert(sizeof(struct aegis_net_key) == 28, "net key ABI");
+_Static_assert(sizeof(struct aegis_proc) == 880, "proc ABI");
+_Static_assert(sizeof(struct aegis_detent_key) == 48, "detent ABI");
+_Static_assert(sizeof(struct aegis_event) == 1024, "event ABI");
+#endif
+
+#endif
