@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies as files, and a way to find a rule's line in them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FENCE = "aegis-fence"
+
+# Reports each of its connections in every mode and blocks none: see Agent.settled_events.
+_FENCE_RULE = f"""
+[[app]]
+exe = "{FENCE}"
+ports = []
+strict = true
+detent = 0
+actions = ["log"]
+"""
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A written policy."""
+
+    path: Path
+
+    def rule(self, selector: str) -> str:
+        """``file:line`` of the ``[[app]]`` that holds the line *selector*."""
+        header = 0
+        for number, line in enumerate(self.path.read_text().splitlines(), 1):
+            if line.strip() == "[[app]]":
+                header = number
+            if line.strip() == selector:
+                return f"{self.path}:{header}"
+        raise LookupError(selector)
+
+    def replace(self, text: str) -> None:
+        """Write another policy in its place."""
+        _write(self.path, text + _FENCE_RULE)
+
+
+def write_policy(folder: Path, text: str) -> PolicyFile:
+    """Write *text*, and the rule of the fence, to a new policy in *folder*."""
+    policy = PolicyFile(folder / "aegis.toml")
+    policy.replace(text)
+    return policy
+
+
+def write_drop_in(folder: Path, name: str, text: str) -> PolicyFile:
+    path = folder / name
+    _write(path, text)
+    return PolicyFile(path)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o644)

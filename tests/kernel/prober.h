@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program that tries to reach an address in one named form. Every form
+ * returns 0 when the kernel let it out, else the negative errno; -EAFNOSUPPORT
+ * when the form does not exist for that address family.
+ */
+#ifndef PROBER_H
+#define PROBER_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+struct target {
+	union {
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} addr;
+	socklen_t len;
+	const char *address;	/* as written on the command line */
+	unsigned short port;
+	unsigned short via;	/* port a socket is connected to beforehand */
+};
+
+typedef int form_fn(const struct target *target);
+
+struct form {
+	const char *name;
+	form_fn *run;
+};
+
+extern const struct form forms[];
+
+/* Absolute path of this program as it was executed: what a child execs. */
+extern char self_path[];
+
+int result(long ret);	/* ret < 0: -errno, else 0 */
+bool make_target(struct target *target, const char *address, const char *port);
+form_fn *find_form(const char *name);
+
+form_fn uring_connect, uring_async, uring_sqpoll, uring_sendmsg;
+form_fn run_thread, run_fork, run_orphan, run_vfork_exec, run_exec_in_thread;
+form_fn form_tcp;
+
+int flood(int argc, char **argv);
+int converse(int argc, char **argv);
+
+#endif

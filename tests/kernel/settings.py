@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the kernel tests are asked to run; the environment is read here only."""
+
+import os
+
+# In a virtual machine of our own the agent is attached at the root cgroup.
+AT_ROOT = os.environ.get("AEGIS_TEST_ROOT") == "1"
+
+# Missing root, BTF or a tool is a failure and not a reason to skip.
+REQUIRED = os.environ.get("AEGIS_KERNEL_TESTS") == "1"
+
+# UDP connects of the flood test. 1000000 is the figure the project promises for.
+FLOOD = int(os.environ.get("AEGIS_TEST_FLOOD", "200000"))
+
+# Seconds before a step is called hung. Emulated processors are slow.
+PATIENCE = 120.0 if AT_ROOT else 20.0
+
+# Nobody's files and rights: an unprivileged user that exists everywhere.
+NOBODY = 65534

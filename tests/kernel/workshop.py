@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory that passes the trust check, and the programs put into it."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+# What the tests call. All are in Debian; busybox comes from busybox-static.
+TOOLS = ("gcc", "curl", "ncat", "busybox", "python3", "setpriv", "unshare", "ip")
+
+
+def missing_tools() -> list[str]:
+    return [tool for tool in TOOLS if shutil.which(tool) is None]
+
+
+def _may_hold_programs(path: Path) -> bool:
+    # Every directory above a policy must be root's and closed to others: /tmp is not.
+    for directory in (path, *path.parents):
+        status = directory.lstat()
+        if status.st_uid != 0 or status.st_mode & 0o022:
+            return False
+    return not os.statvfs(path).f_flag & os.ST_NOEXEC
+
+
+def make_directory() -> Path:
+    """A new directory only root can write to, and from which programs may run."""
+    for place in (Path("/run"), Path("/var/lib"), Path("/root"), Path("/")):
+        if place.is_dir() and _may_hold_programs(place):
+            path = Path(tempfile.mkdtemp(prefix="aegis-test-", dir=place))
+            path.chmod(0o755)
+            return path
+    raise PermissionError("no directory on this host passes the trust check")
+
+
+class Workshop:
+    """Programs under test: the compiled prober under any name, real ones by copy."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.bin = directory / "bin"
+        self.bin.mkdir(mode=0o755)
+        self._serial = 0
+        self.prober = self.bin / "prober"
+        sources = [str(path) for path in sorted(HERE.glob("prober*.c"))]
+        flags = ["-Wall", "-Wextra", "-Werror", "-O2", "-pthread"]
+        subprocess.run(["gcc", *flags, "-o", str(self.prober), *sources], check=True)
+
+    def install(self, name: str, source: Path | str | None = None, owner: int = 0) -> Path:
+        """A copy of *source* (the prober) called *name*, made once."""
+        target = self.bin / name if owner == 0 else self.folder(f"of-{owner}") / name
+        if not target.exists():
+            shutil.copyfile(source or self.prober, target)
+            target.chmod(0o755)
+            os.chown(target, owner, owner)
+        return target
+
+    def script(self, name: str, text: str) -> Path:
+        """An executable script only root can change."""
+        path = self.bin / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def folder(self, name: str) -> Path:
+        path = self.directory / name
+        path.mkdir(mode=0o755, exist_ok=True)
+        return path
+
+    def new_folder(self) -> Path:
+        """A folder nobody used before."""
+        self._serial += 1
+        return self.folder(f"work-{self._serial}")
+
+    def close(self) -> None:
+        shutil.rmtree(self.directory)
