@@ -15,7 +15,7 @@ from aegis.policy.model import (
     Scope,
     Verdict,
 )
-from aegis.policy.tables import Net, Selector, Tables
+from aegis.policy.tables import Selector, Tables
 
 
 @dataclass(frozen=True)
@@ -29,47 +29,75 @@ class Outcome:
     app: int
 
 
+class Interpreter:
+    """One generation of tables, ready for many look-ups."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self._nets = {
+            (net.app, net.scope, net.length, int.from_bytes(net.address, "big")): ports
+            for net, ports in tables.nets.items()
+        }
+        self._lengths = sorted({net.length for net in tables.nets}, reverse=True)
+
+    def verdict(self, identity: Identity, flow: Flow) -> Outcome:
+        """Classify, then look up, in the kernel's own order."""
+        tables = self.tables
+        index = classify(tables, identity)
+        app = tables.apps[index]
+        address = _bits(flow)
+        scope = _scope(address, flow)
+        inbound = flow.direction is Direction.IN
+
+        def quiet(reason: Reason) -> Outcome:
+            return Outcome(Verdict.ALLOWED, reason, scope, Actions(), index)
+
+        def event(reason: Reason, actions: Actions, scope: Scope = scope) -> Outcome:
+            return Outcome(self._refusal(actions), reason, scope, actions, index)
+
+        if flow.udp_connect and flow.protocol is Protocol.UDP and not (flow.port or inbound):
+            return quiet(Reason.HARMLESS)
+        if whitelisted(tables, identity) and not app.strict:
+            return quiet(Reason.PROGRAM)
+        claims = identity.trusted or not app.needs_trust
+        if app.ignore and claims:
+            return quiet(Reason.PROGRAM)
+
+        free = self._contains(0, scope, address, flow)
+        if index and not app.ignore:
+            if not self._contains(index, scope, address, flow):
+                if free and not app.strict and not inbound:
+                    return quiet(Reason.WHITELIST)
+                return event(Reason.RULE_DENIES, app.actions)
+            if inbound and not self._contains(index, Scope.PEER, address, flow):
+                return event(Reason.RULE_DENIES, app.actions, Scope.PEER)
+            if claims:
+                return quiet(Reason.RULE_ALLOWS)
+        if free:
+            return quiet(Reason.HARMLESS if inbound else Reason.WHITELIST)
+        why = Reason.UNTRUSTED if index else Reason.UNCONFIGURED
+        return event(why, tables.unconfigured_actions)
+
+    def _refusal(self, actions: Actions) -> Verdict:
+        if not (actions.block or actions.kill):
+            return Verdict.ALLOWED
+        return Verdict.BLOCKED if self.tables.mode is Mode.ENFORCE else Verdict.WOULD_BLOCK
+
+    def _contains(self, app: int, scope: Scope, address: bytes, flow: Flow) -> bool:
+        """Longest match: exact host, each shorter prefix, then what any address has."""
+        ports = self.tables.apps[app].base[scope]
+        value = int.from_bytes(address, "big")
+        for length in self._lengths:
+            masked = value >> (128 - length) << (128 - length)
+            found = self._nets.get((app, scope, length, masked))
+            if found is not None:
+                ports = found
+                break
+        return any(first <= flow.port <= last for first, last in ports.of(flow.protocol))
+
+
 def tables_verdict(tables: Tables, identity: Identity, flow: Flow) -> Outcome:
-    """Classify, then look up; every test in the kernel's own order."""
-    index = classify(tables, identity)
-    app = tables.apps[index]
-    address = _bits(flow)
-    scope = _scope(address, flow)
-    inbound = flow.direction is Direction.IN
-
-    def quiet(reason: Reason) -> Outcome:
-        return Outcome(Verdict.ALLOWED, reason, scope, Actions(), index)
-
-    def event(reason: Reason, actions: Actions, scope: Scope = scope) -> Outcome:
-        verdict = Verdict.ALLOWED
-        if actions.block or actions.kill:
-            enforce = tables.mode is Mode.ENFORCE
-            verdict = Verdict.BLOCKED if enforce else Verdict.WOULD_BLOCK
-        return Outcome(verdict, reason, scope, actions, index)
-
-    harmless = flow.udp_connect and flow.protocol is Protocol.UDP and flow.port == 0
-    if harmless and not inbound:
-        return quiet(Reason.HARMLESS)
-    if whitelisted(tables, identity) and not app.strict:
-        return quiet(Reason.PROGRAM)
-    claims = identity.trusted or not app.needs_trust
-    if app.ignore and claims:
-        return quiet(Reason.PROGRAM)
-
-    free = _contains(tables, 0, scope, address, flow)
-    free_reason = Reason.HARMLESS if inbound else Reason.WHITELIST
-    if index and not app.ignore:
-        if not _contains(tables, index, scope, address, flow):
-            if free and not app.strict and not inbound:
-                return quiet(Reason.WHITELIST)
-            return event(Reason.RULE_DENIES, app.actions)
-        if inbound and not _contains(tables, index, Scope.PEER, address, flow):
-            return event(Reason.RULE_DENIES, app.actions, Scope.PEER)
-        if claims:
-            return quiet(Reason.RULE_ALLOWS)
-    if free:
-        return quiet(free_reason)
-    return event(Reason.UNTRUSTED if index else Reason.UNCONFIGURED, tables.unconfigured_actions)
+    return Interpreter(tables).verdict(identity, flow)
 
 
 def classify(tables: Tables, identity: Identity) -> int:
@@ -118,16 +146,3 @@ def _scope(address: bytes, flow: Flow) -> Scope:
     if address in (bytes(16), bytes(15) + b"\x01"):
         return Scope.LOCAL
     return Scope.REMOTE
-
-
-def _contains(tables: Tables, app: int, scope: Scope, address: bytes, flow: Flow) -> bool:
-    """Longest match: exact host, then each shorter prefix, then what any address has."""
-    ports = tables.apps[app].base[scope]
-    value = int.from_bytes(address, "big")
-    for length in range(128, -1, -1):
-        masked = value >> (128 - length) << (128 - length)
-        found = tables.nets.get(Net(app, scope, masked.to_bytes(16, "big"), length))
-        if found is not None:
-            ports = found
-            break
-    return any(first <= flow.port <= last for first, last in ports.of(flow.protocol))
