@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The event log read back: current and rotated files, and as it grows."""
+
+import gzip
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from aegis.events.ecs import Record
+
+LOG_PATH = Path("/var/log/aegis/events.jsonl")
+_BLOCK = 1024 * 1024
+
+
+@dataclass
+class Skipped:
+    """Lines that are no record: torn by a crash or a full disk, or not ours."""
+
+    lines: int = 0
+
+
+@dataclass
+class Tail:
+    """The log at *path* as it grows, through rotation, removal and truncation."""
+
+    path: Path
+    skipped: Skipped = field(default_factory=Skipped)
+    _file: IO[bytes] | None = None
+    _rest: bytes = b""
+
+    def read_new(self) -> Iterator[Record]:
+        """Yield the whole records that appeared since the last call (first: all)."""
+        while True:
+            if self._file is None and not self._open():
+                return
+            yield from self._read_on()
+            if not self._is_replaced():
+                return
+            yield from self._read_on()  # what was written just before the move
+            self.skipped.lines += bool(self._rest)
+            self.close()
+
+    def skip_to_last(self, count: int) -> None:
+        """Make the next ``read_new`` start *count* lines before the end."""
+        if not self._open() or self._file is None:
+            return
+        position = self._file.seek(0, os.SEEK_END)
+        text = b""
+        while position and text.count(b"\n") <= count:
+            step = min(_BLOCK, position)
+            position -= step
+            self._file.seek(position)
+            text = self._file.read(step) + text
+        keep = text.splitlines(keepends=True)[-count:] if count else []
+        self._file.seek(position + len(text) - sum(map(len, keep)))
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> bool:
+        with suppress(FileNotFoundError):
+            self._file = self.path.open("rb")
+            self._rest = b""
+        return self._file is not None
+
+    def _read_on(self) -> Iterator[Record]:
+        assert self._file is not None  # noqa: S101
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():
+            self._file.seek(0)  # truncated in place
+            self._rest = b""
+        while block := self._file.read(_BLOCK):
+            *lines, self._rest = (self._rest + block).split(b"\n")
+            yield from _records(lines, self.skipped)
+
+    def _is_replaced(self) -> bool:
+        """Whether another file stands at *path* now.
+
+        Nothing there: the open one may still grow, until the writer notices.
+        """
+        assert self._file is not None  # noqa: S101
+        with suppress(FileNotFoundError):
+            return not os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        return False
+
+
+def read_log(path: Path, since: float | None, skipped: Skipped) -> Iterator[Record]:
+    """Yield the records of *path*, oldest first, from wall clock time *since* on.
+
+    Rotated files (``path.1``, ``path.2.gz``, …) are read if *since* needs them.
+    :raises OSError: if *path* cannot be read
+    """
+    files = [path]
+    if since is not None:
+        files = [*_rotated_since(path, since), path]
+    for file in files:
+        for record in _read_file(file, skipped):
+            if since is None or record_time(record) >= since:
+                yield record
+
+
+def record_time(record: Record) -> float:
+    """Return the wall clock time of *record*; 0 if it has none."""
+    try:
+        return datetime.fromisoformat(record["@timestamp"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def _rotated_since(path: Path, since: float) -> list[Path]:
+    """Return rotated files, oldest first, that were written to after *since*."""
+    found: list[Path] = []
+    for number in range(1, 1000):
+        candidates = [Path(f"{path}.{number}"), Path(f"{path}.{number}.gz")]
+        existing = next((file for file in candidates if file.exists()), None)
+        # Last written before: nothing newer in it, nor in any older one.
+        if existing is None or existing.stat().st_mtime < since:
+            break
+        found.insert(0, existing)
+    return found
+
+
+def _read_file(path: Path, skipped: Skipped) -> Iterator[Record]:
+    with path.open("rb") as file:
+        plain = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+        yield from _records(plain, skipped)
+
+
+def _records(lines: Iterable[bytes], skipped: Skipped) -> Iterator[Record]:
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            yield record
+        else:
+            skipped.lines += 1
+
+
+def follow(tail: Tail, interval: float = 0.25) -> Iterator[Record]:
+    """Yield records for ever, looking for new ones every *interval* seconds."""
+    while True:
+        yield from tail.read_new()
+        time.sleep(interval)
