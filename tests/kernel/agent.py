@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,20 @@ def matches(event: Event, **wanted: object) -> bool:
 
 
 class Agent:
-    """``aegis run --json`` attached at *cgroup*. Its output goes to files in *folder*."""
+    """``aegis run --json`` attached at *cgroup*. Its output goes to files in *folder*.
 
-    def __init__(self, policy: Path, cgroup: Path, folder: Path, programs: Programs) -> None:
+    *wrapper*: a command that ends by executing its arguments.
+    """
+
+    def __init__(
+        self,
+        policy: Path,
+        cgroup: Path,
+        folder: Path,
+        programs: Programs,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        self._wrapper = wrapper
         self.policy = policy
         self.cgroup = cgroup
         self._programs = programs
@@ -66,7 +77,7 @@ class Agent:
         begin = self._stderr.stat().st_size if self._stderr.exists() else 0
         with self._stdout.open("ab") as stdout, self._stderr.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [*argv, *place, *flags],
+                [*self._wrapper, *argv, *place, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

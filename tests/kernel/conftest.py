@@ -3,7 +3,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -91,10 +91,10 @@ def _start(
     scratch: ScratchCgroup,
     programs: Programs,
 ) -> StartAgent:
-    def start(text: str, *flags: str) -> tuple[Agent, PolicyFile]:
+    def start(text: str, *flags: str, wrapper: Sequence[str] = ()) -> tuple[Agent, PolicyFile]:
         folder = workshop.new_folder()
         policy = write_policy(folder, text)
-        agent = Agent(policy.path, scratch.path, folder, programs)
+        agent = Agent(policy.path, scratch.path, folder, programs, wrapper)
         stack.callback(agent.close)
         agent.start(*flags)
         agent.set_fence(workshop.install(FENCE))

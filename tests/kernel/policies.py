@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies as files, and a way to find a rule's line in them."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 FENCE = "aegis-fence"
 
-# Reports each of its connections in every mode and blocks none: see Agent.settled_events.
-_FENCE_RULE = f"""
+# The fence reports each of its connections in every mode: see Agent.settled_events.
+# This Python serves and marks time; attached at the root cgroup it is judged too.
+_HARNESS_RULES = f"""
+[[app]]
+exe = "{Path(sys.executable).resolve().name}"
+ignore = true
+
 [[app]]
 exe = "{FENCE}"
 ports = []
@@ -35,11 +41,11 @@ class PolicyFile:
 
     def replace(self, text: str) -> None:
         """Write another policy in its place."""
-        _write(self.path, text + _FENCE_RULE)
+        _write(self.path, text + _HARNESS_RULES)
 
 
 def write_policy(folder: Path, text: str) -> PolicyFile:
-    """Write *text*, and the rule of the fence, to a new policy in *folder*."""
+    """Write *text*, and the rules of the harness, to a new policy in *folder*."""
     policy = PolicyFile(folder / "aegis.toml")
     policy.replace(text)
     return policy

@@ -49,6 +49,12 @@ class Talk:
             return ""
         return self._process.stdout.readline().strip()
 
+    def reaches(self, form: str, address: str, port: int) -> bool:
+        """Whether it went out: False is the kernel's EPERM, anything else a test's mistake."""
+        word = self.say(f"{form} {address} {port}")
+        assert word in {"OK", "ECONNREFUSED", "EPERM"}, f"{form} {address} {port}: {word!r}"
+        return word != "EPERM"
+
     def end(self) -> int:
         """End of input; the exit code, negative for a signal."""
         try:
@@ -65,6 +71,7 @@ class Programs:
         self._scratch = scratch
         self._network = network
         self._started: list[subprocess.Popen[str]] = []
+        self._standing: dict[str, Talk] = {}
 
     def start(
         self, *argv: str | Path, user: int | None = None, unit: str | None = None
@@ -115,6 +122,13 @@ class Programs:
     def talk(self, prober: str | Path, *, user: int | None = None, unit: str | None = None) -> Talk:
         """A prober that waits for commands."""
         return Talk(self.start(prober, "-", user=user, unit=unit))
+
+    def standing(self, prober: str | Path) -> Talk:
+        """One running prober of that file for all who ask: starting one for each is slow."""
+        key = str(prober)
+        if key not in self._standing:
+            self._standing[key] = self.talk(prober)
+        return self._standing[key]
 
     def close(self) -> None:
         """Kill what was started and still runs."""

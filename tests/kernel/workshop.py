@@ -46,7 +46,7 @@ class Workshop:
         self._serial = 0
         self.prober = self.bin / "prober"
         sources = [str(path) for path in sorted(HERE.glob("prober*.c"))]
-        flags = ["-Wall", "-Wextra", "-Werror", "-O2", "-pthread"]
+        flags = ["-Wall", "-Wextra", "-Werror", "-O2", "-pthread", "-static"]
         subprocess.run(["gcc", *flags, "-o", str(self.prober), *sources], check=True)
 
     def install(self, name: str, source: Path | str | None = None, owner: int = 0) -> Path:
