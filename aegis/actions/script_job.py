@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of one hook script: started, watched, ended, its output kept.
+
+The descriptor that was checked is what runs: ``/proc/self/fd/N``. For a ``#!``
+script the interpreter opens that name itself, so the script sees descriptor N
+(itself, read-only) beside 0, 1 and 2, and its ``$0`` is that name.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from aegis.actions.script_file import open_script
+from aegis.errors import ScriptError
+
+OUTPUT_MAX = 4096
+_PIPE_BYTES = 1024 * 1024
+_DEATH_S = 1.0  # SIGKILL acts at once, but for a process stuck in the kernel
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptResult:
+    """How a run ended. *status* as of ``subprocess``; None: it could not be ended."""
+
+    pid: int
+    status: int | None
+    timed_out: bool
+    duration_ns: int
+    output: bytes  # the first OUTPUT_MAX
+    output_bytes: int  # of all of it
+
+
+async def run_script(path: Path, text: bytes, env: dict[str, str], limit: float) -> ScriptResult:
+    """Run *path* with *text* as its standard input, for at most *limit* seconds.
+
+    When its first process ends, at the limit, or when cancelled, its whole
+    process group is killed.
+
+    :raises ScriptError: if it may not be run, or cannot be executed
+    """
+    started_ns = time.monotonic_ns()
+    process, output = _start(path, text, env)
+    try:
+        timed_out = not await _ended(process.pid, limit)
+        with suppress(ProcessLookupError):
+            # The first process is not reaped yet, so the group's number is ours.
+            os.killpg(process.pid, signal.SIGKILL)
+        if timed_out:
+            await _ended(process.pid, _DEATH_S)
+        output.read_rest()
+        return ScriptResult(
+            pid=process.pid,
+            status=process.poll(),
+            timed_out=timed_out,
+            duration_ns=time.monotonic_ns() - started_ns,
+            output=bytes(output.kept),
+            output_bytes=output.size,
+        )
+    finally:
+        output.close()
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_DEATH_S / 10)
+
+
+def _start(
+    path: Path, text: bytes, env: dict[str, str]
+) -> tuple[subprocess.Popen[bytes], "_Output"]:
+    script = open_script(path)
+    stdin = _readable(text)
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        os.set_blocking(write_end, True)
+        process = subprocess.Popen(
+            [os.fsencode(path)],
+            executable=f"/proc/self/fd/{script}",
+            pass_fds=(script,),
+            stdin=stdin,
+            stdout=write_end,
+            stderr=write_end,
+            env=env,
+            cwd="/",
+            umask=0o077,
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(read_end)
+        raise ScriptError(f"{path}: {_why_not(error)}") from None
+    finally:
+        for fd in (script, stdin, write_end):
+            os.close(fd)
+    return process, _Output(read_end)
+
+
+def _why_not(error: OSError) -> str:
+    if error.errno == errno.ENOEXEC:
+        return "neither a program nor a script with a #! line"
+    if error.errno == errno.ENOENT:
+        return "its interpreter (#! line) does not exist"
+    return error.strerror or str(error)
+
+
+def _readable(text: bytes) -> int:
+    """Return a read-only descriptor of *text*: a file, so that nobody has to feed it."""
+    fd = os.memfd_create("aegis-event", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(text)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
+
+
+async def _ended(pid: int, limit: float) -> bool:
+    """Whether our child *pid* ended within *limit* seconds; it is not reaped."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    pidfd = os.pidfd_open(pid)
+    loop.add_reader(pidfd, ended.set)
+    try:
+        await asyncio.wait_for(ended.wait(), limit)
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    return True
+
+
+class _Output:
+    """The start of what comes out of a pipe; the rest is counted and thrown away."""
+
+    def __init__(self, fd: int) -> None:
+        self.kept = bytearray()
+        self.size = 0
+        self._fd = fd
+        self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        with suppress(OSError):  # fewer wake-ups for a script that prints a lot
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(fd, self._read)
+
+    def _read(self) -> bool:
+        """Take what is there; whether there may be more."""
+        room = OUTPUT_MAX - len(self.kept)
+        try:
+            if room:
+                block = os.read(self._fd, room)
+                self.kept += block
+                count = len(block)
+            else:  # never copied to user space
+                count = os.splice(self._fd, self._null, _PIPE_BYTES, flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            return False
+        self.size += count
+        if not count:
+            self._loop.remove_reader(self._fd)
+        return bool(count)
+
+    def read_rest(self) -> None:
+        """Take what is in the pipe, which at most is the pipe's size."""
+        for _ in range(3):
+            if not self._read():
+                break
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+        os.close(self._null)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory hook scripts may be in: /tmp is writable by others, so not there."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def script_dir() -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("hook scripts are root's")
+    path = Path(tempfile.mkdtemp(prefix="aegis-test-", dir="/run"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def write_script(script_dir: Path) -> Write:
+    """Write an executable file into ``script_dir``; a first line "#!" is not added."""
+
+    def write(name: str, text: str) -> Path:
+        path = script_dir / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    return write
