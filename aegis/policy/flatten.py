@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from aegis.policy.address import normalise
 from aegis.policy.model import Address, Entry, Resolution
-from aegis.policy.ports import NO_PORTS, entry_ports, union
+from aegis.policy.ports import NO_PORTS, entry_ports, union, unite
 from aegis.policy.tables import Ports
 
 MAPPED = 0xFFFF << 32
@@ -89,17 +89,16 @@ def may_be_local(prefix: Prefix) -> bool:
 
 def may_be_remote(prefix: Prefix) -> bool:
     """Whether some address of *prefix* is a remote destination."""
-    return not any(covers(local, prefix) for local in _LOCAL)
+    for local in _LOCAL:  # noqa: SIM110 (any() takes twice as long here)
+        if covers(local, prefix):
+            return False
+    return True
 
 
 def _collect(granted: Iterable[Grant]) -> tuple[Ports, dict[Prefix, Ports]]:
     """Add up what was granted to the same prefix."""
-    base = NO_PORTS
-    own: dict[Prefix, Ports] = {}
+    held: dict[Prefix | None, list[Ports]] = {None: [NO_PORTS]}
     for prefix, ports in granted:
-        if prefix is None:
-            base = union(base, ports)
-        else:
-            held = own.get(prefix)
-            own[prefix] = ports if held is None else union(held, ports)
-    return base, own
+        held.setdefault(prefix, []).append(ports)
+    base = unite(held.pop(None))
+    return base, {prefix: unite(sets) for prefix, sets in held.items() if prefix is not None}

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets of ports as sorted, disjoint, non-touching ranges."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import chain
 
 from aegis.policy.model import Entry, Protocol
 from aegis.policy.tables import ANY_PORT, Ports, Ranges
@@ -23,18 +25,33 @@ def merge_ranges(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 def union(one: Ports, other: Ports) -> Ports:
     """Return the ports in either; one of the two itself where that is the answer."""
-    if other in (one, NO_PORTS):
-        return one
     if one == NO_PORTS:
         return other
-    result = Ports(merge_ranges(one.tcp + other.tcp), merge_ranges(one.udp + other.udp))
+    if other in (one, NO_PORTS):
+        return one
+    result = unite((one, other))
     return one if result == one else result
+
+
+def unite(sets: Sequence[Ports]) -> Ports:
+    """Return the ports in any of *sets*, in one pass: a list may hold 65,536 of them."""
+    if len(sets) == 1:
+        return sets[0]
+    return Ports(
+        merge_ranges(chain.from_iterable(ports.tcp for ports in sets)),
+        merge_ranges(chain.from_iterable(ports.udp for ports in sets)),
+    )
 
 
 def entry_ports(entry: Entry) -> Ports:
     """Return what *entry* says of ports and protocols, whatever its address."""
-    ranges = ((entry.first_port, entry.last_port),)
+    return _range_ports(entry.first_port, entry.last_port, entry.protocols)
+
+
+@lru_cache(maxsize=4096)
+def _range_ports(first: int, last: int, protocols: frozenset[Protocol]) -> Ports:
+    ranges = ((first, last),)
     return Ports(
-        ranges if Protocol.TCP in entry.protocols else (),
-        ranges if Protocol.UDP in entry.protocols else (),
+        ranges if Protocol.TCP in protocols else (),
+        ranges if Protocol.UDP in protocols else (),
     )
