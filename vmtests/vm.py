@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How to boot: one kernel, our root shared, the tests of this checkout run inside."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmtests.fetch import Image, image
+from vmtests.kernels import Kernel
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+GUEST_INIT = CHECKOUT / "vmtests/guest-init"
+VNG = Path(sys.executable).with_name("vng")
+
+CPUS = 2
+MEMORY = "2G"
+# Emulated 5-level page tables slow every miss down for address space nobody uses here.
+PROCESSOR = "-accel tcg,thread=multi -cpu max,la57=off"
+TIME_LIMIT = 900.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one guest did. Seconds of boot are the guest's own, the others are ours."""
+
+    kernel: str
+    release: str
+    exit_code: int
+    summary: str
+    passed: int
+    failed: int
+    skipped: int
+    boot_seconds: float
+    test_seconds: float
+    total_seconds: float
+    output: str
+
+
+def missing() -> str | None:
+    """What this machine lacks to run the VM tests."""
+    if os.geteuid() != 0:
+        return "VM tests need root"
+    if not VNG.exists():
+        return "VM tests need virtme-ng in the virtual environment"
+    tools = [tool for tool in ("qemu-system-x86_64", "udevadm", "depmod") if not shutil.which(tool)]
+    return f"VM tests need {', '.join(tools)}" if tools else None
+
+
+def run_pytest(kernel: Kernel, report: Path, *arguments: str) -> Run:
+    """Boot *kernel*, run pytest with *arguments* in it; *report* keeps what it left."""
+    report.mkdir(parents=True, exist_ok=True)
+    guest = [str(GUEST_INIT), str(CHECKOUT), sys.executable, *arguments]
+    command = _command(image(kernel), report, guest)
+    begun = time.monotonic()
+    exit_code, output = _run(command)
+    (report / "output").write_text(output)
+    return _read(kernel, report, exit_code, output, time.monotonic() - begun)
+
+
+def _share(number: int, tag: str, path: Path, *, writable: bool = False) -> str:
+    backend = f"local,id=aegis{number},path={path},security_model=none,multidevs=remap"
+    if not writable:
+        backend += ",readonly=on"
+    return f"-fsdev {backend} -device virtio-9p-pci,fsdev=aegis{number},mount_tag={tag}"
+
+
+def _command(kernel: Image, report: Path, guest: list[str]) -> list[str]:
+    shares = (
+        _share(0, "aegis.usr", Path("/usr")),
+        _share(1, "aegis.checkout", CHECKOUT),
+        _share(2, "aegis.report", report, writable=True),
+    )
+    return [
+        str(VNG),
+        f"--run={kernel.vmlinuz}",
+        "--disable-kvm",
+        "--disable-microvm",
+        "--force-9p",
+        "--user=root",
+        f"--cpus={CPUS}",
+        f"--memory={MEMORY}",
+        "--cwd=/",
+        f"--qemu-opts={' '.join((PROCESSOR, *shares))}",
+        "--",
+        shlex.join(guest),
+    ]
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """The guest's exit code and all it printed; its whole process group ends with it."""
+    # A pipe and not a file: QEMU opens what it is given again and truncates a file.
+    process = subprocess.Popen(
+        command,
+        # vng calls virtme-run by name; both lie where our Python does.
+        env={**os.environ, "PATH": f"{VNG.parent}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=TIME_LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        return -signal.SIGKILL, f"{output}\nended after {TIME_LIMIT:.0f} s"
+    return process.returncode, output
+
+
+def _read(kernel: Kernel, report: Path, exit_code: int, output: str, seconds: float) -> Run:
+    """The run, from what the guest left in *report*; zeroes where it left nothing."""
+    counts = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
+    test_seconds = 0.0
+    junit = report / "junit.xml"
+    if junit.exists():
+        for suite in ET.parse(junit).getroot().iter("testsuite"):  # noqa: S314 our own pytest's
+            counts = {name: counts[name] + int(suite.get(name, "0")) for name in counts}
+            test_seconds += float(suite.get("time", "0"))
+    failed = counts["failures"] + counts["errors"]
+    return Run(
+        kernel=kernel.name,
+        release=_text(report / "release"),
+        exit_code=exit_code,
+        summary=output.strip().rpartition("\n")[2].strip("= "),
+        passed=counts["tests"] - failed - counts["skipped"],
+        failed=failed,
+        skipped=counts["skipped"],
+        boot_seconds=float(_text(report / "boot") or "0"),
+        test_seconds=test_seconds,
+        total_seconds=round(seconds, 1),
+        output=output,
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
