@@ -9,11 +9,13 @@ it does not contain a hostile one. What shall outlive a script is started with
 """
 
 import os
+import select
 import signal
 from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
+_DEATH_MS = 500
 _ROUNDS = 5  # a stray that keeps forking is met again
 
 
@@ -43,7 +45,15 @@ def _kill_if_marked(pid: int, mark: bytes) -> bool:
         try:
             if mark in (proc / "environ").read_bytes().split(b"\0"):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _wait_for_end(pidfd)
                 return True
         finally:
             os.close(pidfd)
     return False
+
+
+def _wait_for_end(pidfd: int) -> None:
+    """Return when the process has ended: whoever is told it is gone may look."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(_DEATH_MS)

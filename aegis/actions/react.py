@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done about an event: kill, log, scripts, in that order."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aegis.actions.kill import KillResult, KillStatus, kill_process
+from aegis.actions.log import EventLog
+from aegis.actions.script import ScriptRunner
+from aegis.actions.script_env import script_env
+from aegis.events.context import Context
+from aegis.events.ecs import Record, to_ecs, to_ecs_notice, to_json_line
+from aegis.events.event import Event
+from aegis.policy.model import Verdict
+
+OnRecord = Callable[[Record], None]
+
+
+class Reactions:
+    """Carries out the actions of events; *log* and *scripts* may be set later.
+
+    *on_record* gets every event and every notice, whatever the actions say:
+    it is the live view. Every notice is also logged. Both ``EventLog`` and
+    ``ScriptRunner`` are made with ``tell=reactions.notice``.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        log: EventLog | None = None,
+        scripts: ScriptRunner | None = None,
+        on_record: OnRecord | None = None,
+    ) -> None:
+        self.context = context
+        self.log = log
+        self.scripts = scripts
+        self.on_record = on_record
+        self.kills: Counter[KillStatus] = Counter()
+
+    def handle(self, event: Event) -> None:
+        """React to *event*; the log is written by ``flush``."""
+        # First of all: the longer it waits, the more the process has done.
+        killed = kill_process(event) if _kills(event) else None
+        record = to_ecs(event, self.context)
+        self._show(record, log=event.actions.log)
+        if killed is not None:
+            self._tell_kill(killed, record)
+        self._run_scripts(event, record)
+
+    def notice(
+        self,
+        kind: str,
+        message: str,
+        fields: Mapping[str, Any] | None = None,
+        *,
+        metric: bool = False,
+    ) -> None:
+        """Log and show something that is no connection: a ``Tell``."""
+        record = to_ecs_notice(kind, message, fields or {}, self.context, metric=metric)
+        self._show(record, log=True)
+
+    def flush(self) -> None:
+        """Write what was logged: to be called once a batch of events."""
+        if self.log is not None:
+            self.log.flush()
+
+    def _show(self, record: Record, *, log: bool) -> None:
+        if log and self.log is not None:
+            self.log.add(to_json_line(record))
+        if self.on_record is not None:
+            self.on_record(record)
+
+    def _tell_kill(self, result: KillResult, record: Record) -> None:
+        self.kills[result.status] += 1
+        done = result.status is KillStatus.KILLED
+        kind = "process-killed" if done else "kill-skipped"
+        reason = f" ({result.detail})" if result.detail else ""
+        message = f"process {result.pid}: {result.status}{reason}"
+        fields = {
+            "event": {
+                "outcome": "success" if done else "failure",
+                "category": ["process"],
+                "type": ["end"] if done else ["info"],
+            },
+            "process": record["process"],
+            "user": record["user"],
+            "rule": record["rule"],
+            "aegis": {
+                "event_id": record["event"]["id"],
+                "kill": {"status": result.status.value, "detail": result.detail},
+            },
+        }
+        self.notice(kind, message, fields)
+
+    def _run_scripts(self, event: Event, record: Record) -> None:
+        if self.scripts is None or event.sends_nothing:
+            return
+        if event.actions.notify:
+            self.scripts.submit(record, script_env(event, record), None)
+        elif event.actions.scripts:
+            self.scripts.submit(record, script_env(event, record), event.actions.scripts)
+
+
+def _kills(event: Event) -> bool:
+    """Whether the process is to be killed: not in observe mode, not for what sends nothing."""
+    return event.actions.kill and event.verdict is Verdict.BLOCKED and not event.sends_nothing

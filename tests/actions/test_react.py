@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which actions an event leads to, on a real log, real scripts, real processes."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aegis.actions.log import EventLog
+from aegis.actions.react import Reactions
+from aegis.actions.script import ScriptRunner
+from aegis.events.context import Context
+from aegis.events.ecs import Record
+from aegis.events.event import Event
+from aegis.policy.model import Actions, Mode, Settings, Verdict
+from tests.actions.conftest import Write
+from tests.actions.test_kill import event_of
+from tests.events.factory import make_event
+
+OBSERVED: dict[str, Any] = {"mode": Mode.OBSERVE, "verdict": Verdict.WOULD_BLOCK}
+UDP_CONNECT = {"hook": "connect", "transport": "udp"}
+
+
+React = Callable[..., "Outcome"]
+
+
+class Outcome:
+    """What an event led to."""
+
+    def __init__(self, event: Event, scripts: Path, log: Path) -> None:
+        self.shown: list[Record] = []
+        self.log = log
+        asyncio.run(self._react(event, scripts))
+
+    async def _react(self, event: Event, scripts: Path) -> None:
+        reactions = Reactions(Context(), on_record=self.shown.append)
+        reactions.log = EventLog(self.log, reactions.notice)
+        settings = Settings(script_dirs=(str(scripts),))
+        reactions.scripts = ScriptRunner(settings, reactions.notice)
+        reactions.handle(event)
+        await reactions.scripts.drain()
+        reactions.flush()
+        self.kills = {status.value: count for status, count in reactions.kills.items()}
+
+    def kinds(self) -> list[str]:
+        return [record["aegis"].get("notice", "event") for record in self.shown]
+
+    def logged(self) -> list[str]:
+        if not self.log.exists():
+            return []
+        records = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [record["aegis"].get("notice", "event") for record in records]
+
+    def ran(self) -> list[str]:
+        finished = [r for r in self.shown if r["aegis"].get("notice") == "script-finished"]
+        return [record["process"]["name"] for record in finished]
+
+
+@pytest.fixture
+def react(tmp_path: Path) -> React:
+    def react(event: Event, scripts: Path = tmp_path / "none") -> Outcome:
+        return Outcome(event, scripts, tmp_path / "log")
+
+    return react
+
+
+@pytest.fixture
+def victim() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def scripts(script_dir: Path, write_script: Write) -> Path:
+    for name in ("isolate", "mail"):
+        write_script(name, "#!/bin/sh\n")
+    return script_dir
+
+
+@pytest.mark.parametrize(
+    ("actions", "told"),
+    [
+        (Actions(block=True), ""),
+        (Actions(log=True), "event"),
+        (Actions(notify=True), "isolate mail"),
+        (Actions(scripts=("mail",)), "mail"),
+        (Actions(log=True, notify=True, scripts=("mail",)), "event isolate mail"),
+    ],
+)
+@pytest.mark.parametrize("mode", [{}, OBSERVED], ids=["enforce", "observe"])
+def test_log_and_scripts_act_as_written_in_both_modes(
+    scripts: Path, react: React, actions: Actions, told: str, mode: dict[str, Any]
+) -> None:
+    outcome = react(make_event(actions=actions, **mode), scripts)
+    ran = [word for word in told.split() if word != "event"]
+    logged = ["event"] * ("event" in told) + ["script-finished"] * len(ran)
+    assert sorted(outcome.ran()) == ran
+    assert outcome.logged() == logged
+    # The live view shows the event whatever the actions are.
+    assert outcome.kinds() == ["event"] + ["script-finished"] * len(ran)
+
+
+def test_kill_comes_first_and_its_result_is_always_logged(
+    victim: subprocess.Popen[bytes], react: React
+) -> None:
+    event = event_of(victim.pid, actions=Actions(kill=True))
+    outcome = react(event)
+    assert victim.wait(5) == -9
+    assert outcome.kinds() == ["event", "process-killed"]
+    assert outcome.logged() == ["process-killed"]
+    assert outcome.kills == {"killed": 1}
+    first, notice = outcome.shown
+    assert notice["process"]["pid"] == victim.pid
+    assert notice["aegis"]["event_id"] == first["event"]["id"]
+    assert notice["aegis"]["kill"]["status"] == "killed"
+
+
+def test_a_kill_that_was_skipped_says_why(victim: subprocess.Popen[bytes], react: React) -> None:
+    event = event_of(victim.pid, start_boot_ns=1, actions=Actions(kill=True))
+    outcome = react(event)
+    assert victim.poll() is None
+    assert outcome.logged() == ["kill-skipped"]
+    assert outcome.kills == {"not-the-same-process": 1}
+    assert "another process" in outcome.shown[1]["message"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(OBSERVED, id="observe-mode"),
+        pytest.param({"verdict": Verdict.ALLOWED}, id="allowed"),
+        pytest.param(UDP_CONNECT, id="udp-connect-sends-nothing"),
+    ],
+)
+def test_nobody_is_killed_for_what_was_not_refused_on_the_wire(
+    victim: subprocess.Popen[bytes], react: React, changes: dict[str, Any]
+) -> None:
+    event = event_of(victim.pid, actions=Actions(log=True, kill=True), **changes)
+    outcome = react(event)
+    assert victim.poll() is None
+    assert outcome.kinds() == outcome.logged() == ["event"]
+    assert outcome.shown[0]["aegis"]["would_kill"] is (changes is OBSERVED)
+
+
+def test_a_datagram_does_kill(victim: subprocess.Popen[bytes], react: React) -> None:
+    datagram = {"hook": "sendmsg", "transport": "udp"}
+    event = event_of(victim.pid, actions=Actions(kill=True), **datagram)
+    outcome = react(event)
+    assert victim.wait(5) == -9 and outcome.kills == {"killed": 1}
+
+
+def test_a_udp_connect_is_logged_but_runs_no_script(scripts: Path, react: React) -> None:
+    actions = Actions(log=True, notify=True, scripts=("mail",))
+    outcome = react(make_event(actions=actions, **UDP_CONNECT), scripts)
+    assert outcome.kinds() == outcome.logged() == ["event"]
+
+
+def test_without_log_and_scripts_the_live_view_still_works() -> None:
+    shown: list[Record] = []
+    reactions = Reactions(Context(), on_record=shown.append)
+    reactions.handle(make_event(actions=Actions(log=True, notify=True)))
+    reactions.notice("reload-failed", "policy unchanged", metric=False)
+    reactions.flush()
+    assert [record["aegis"].get("notice") for record in shown] == [None, "reload-failed"]
