@@ -34,6 +34,7 @@ enum aegis_limit {
 	AEGIS_PROCS_MAX = 131072,	/* processes whose identity is kept */
 	AEGIS_DETENT_MAX = 16384,	/* reports remembered for detent */
 	AEGIS_RING_BYTES = 8388608,	/* event ring; a power of two pages */
+	AEGIS_JUDGE_MAX = 64,		/* questions judged in one test run */
 };
 
 /* Also the hook's return value: zeroed memory denies. */
@@ -116,10 +117,10 @@ enum aegis_identity {
 enum aegis_selector {
 	AEGIS_SELECT_EXE = 1,
 	AEGIS_SELECT_CMDLINE = 2,
-	AEGIS_SELECT_PATH = 4,
+	AEGIS_SELECT_PATH = 4,		/* in the host's root file system */
 	AEGIS_SELECT_USER = 8,
 	AEGIS_SELECT_UNIT = 16,
-	AEGIS_SELECT_ANY_NAMESPACE = 32, /* PATH need not be in the host's root */
+	AEGIS_SELECT_ANY_PATH = 32,	/* the same path, wherever */
 	AEGIS_SELECT_WHITELIST = 64,	/* [whitelist] programs, not a rule */
 	AEGIS_SELECT_SHADOW = 128,	/* user or unit left out: "ask again at connect" */
 };
@@ -149,7 +150,13 @@ enum aegis_counter {
 	AEGIS_COUNTER_IDENTITY_LOST = 8, /* exec or fork not recorded: table full */
 	AEGIS_COUNTER_IDENTITY_MISSING = 9, /* decisions without a recorded identity */
 	AEGIS_COUNTER_DETENT_FAILED = 10, /* no detent entry: reported anew */
-	AEGIS_COUNTER_MAX = 11,
+	AEGIS_COUNTER_BROKEN = 11,	/* blocked and lost: a table that must be there was not */
+	AEGIS_COUNTER_MAX = 12,
+};
+
+/* One for each CPU; their sum is the truth. */
+struct aegis_counters {
+	__u64 value[16];		/* by enum aegis_counter */
 };
 
 /*
@@ -295,7 +302,12 @@ struct aegis_event {
 	char cmdline[512];
 };
 
-/* BPF_PROG_TEST_RUN of the syscall program: the same code as the hooks. */
+/* The file system in which the agent runs, and so the policy's paths are meant. */
+struct aegis_host {
+	__u64 root_dentry;		/* 0: the agent is in a chroot, or not learnt yet */
+};
+
+/* A question to the judge program: the same code as the hooks, without a socket. */
 struct aegis_judge {
 	struct aegis_proc proc;		/* in: strings and flags */
 	struct aegis_unit unit;		/* in */
@@ -311,7 +323,8 @@ struct aegis_judge {
 	__u8 actions;			/* out */
 	__u8 scope;			/* out */
 	__u8 report;			/* out: an event would be raised */
-	__u8 pad[5];
+	__u8 hook;			/* in: enum aegis_hook */
+	__u8 pad[4];
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */

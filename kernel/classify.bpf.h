@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Which app a process is: the highest number among all whose selectors match
+ * (the compiler numbers them in order of precedence). Works on the strings
+ * stored at exec. Rules with `user` or `unit` are judged at the moment of the
+ * connection, for the processes that a "shadow" key marks as concerned.
+ */
+#ifndef AEGIS_CLASSIFY_BPF_H
+#define AEGIS_CLASSIFY_BPF_H
+
+#include "maps.bpf.h"
+
+#define CLASS_FLAG(class_, flag) ((class_) & ((__u64)(flag) << 16))
+
+enum { UNIT_LEVELS = 8 };		/* cgroups climbed in search of a unit's name */
+
+struct matcher {
+	struct aegis_config *config;
+	struct aegis_proc *proc;
+	__u32 have;			/* enum aegis_selector bits this process can satisfy */
+	__u32 exe, path, cmdline;	/* ids of its texts; 0: no rule knows them */
+	__u32 uid, unit;
+	__u32 start;			/* of the arguments being tried, in bytes */
+	__u16 app, shadow;		/* the best so far */
+	bool whitelisted;
+	struct aegis_text run;
+};
+
+/* Branch-free: the verifier follows each branch for each mask. */
+static __always_inline __u32 if_set(__u32 mask, __u32 bits, __u32 id)
+{
+	return mask & bits ? id : 0;
+}
+
+static long match_mask(__u32 index, struct matcher *m)
+{
+	struct aegis_rule_key key = { .generation = m->config->generation };
+	__u32 mask, *app;
+
+	if (index >= m->config->mask_count || index >= AEGIS_MASKS_MAX)
+		return 1;
+	mask = m->config->masks[index];
+	if (mask & ~m->have)
+		return 0;
+	key.mask = mask;
+	key.exe = if_set(mask, AEGIS_SELECT_EXE, m->exe);
+	key.path = if_set(mask, AEGIS_SELECT_PATH | AEGIS_SELECT_ANY_PATH, m->path);
+	key.cmdline = if_set(mask, AEGIS_SELECT_CMDLINE, m->cmdline);
+	key.uid = if_set(mask, AEGIS_SELECT_USER, m->uid);
+	key.unit = if_set(mask, AEGIS_SELECT_UNIT, m->unit);
+	app = bpf_map_lookup_elem(&rules, &key);
+	if (!app)
+		return 0;
+	if (mask & AEGIS_SELECT_WHITELIST)
+		m->whitelisted = true;
+	else if (mask & AEGIS_SELECT_SHADOW)
+		m->shadow = *app > m->shadow ? *app : m->shadow;
+	else
+		m->app = *app > m->app ? *app : m->app;
+	return 0;
+}
+
+/* Try each leading run of whole arguments, joined by one space. */
+static long match_run(__u32 index, struct matcher *m)
+{
+	struct aegis_proc *proc = m->proc;
+	__u32 from = m->start + index, *id;
+	char byte;
+
+	if (from >= proc->cmdline_len || from >= AEGIS_CMDLINE_SIZE ||
+	    index >= AEGIS_PATH_SIZE - 1)
+		return 1;
+	byte = proc->cmdline[from];
+	if (byte) {
+		m->run.text[index] = byte;
+		return 0;
+	}
+	id = bpf_map_lookup_elem(&cmdlines, &m->run);
+	if (id) {
+		m->cmdline = *id;
+		m->have |= AEGIS_SELECT_CMDLINE;
+		bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
+	}
+	m->run.text[index] = ' ';
+	return 0;
+}
+
+static __always_inline void match_cmdline(struct matcher *m, __u32 start)
+{
+	m->start = start;
+	__builtin_memset(&m->run, 0, sizeof(m->run));
+	bpf_loop(AEGIS_PATH_SIZE, match_run, m, 0);
+}
+
+static __always_inline __u32 id_of(void *map, const void *text)
+{
+	__u32 *id = bpf_map_lookup_elem(map, text);
+
+	return id ? *id : 0;
+}
+
+static __always_inline void match_texts(struct matcher *m)
+{
+	struct aegis_proc *proc = m->proc;
+
+	if (!(proc->flags & AEGIS_ID_NAME_CUT))
+		m->exe = id_of(&exes, &proc->exe);
+	if (!(proc->flags & AEGIS_ID_PATH_CUT))
+		m->path = id_of(&paths, &proc->path);
+	if (m->exe)
+		m->have |= AEGIS_SELECT_EXE;
+	if (m->path)
+		m->have |= AEGIS_SELECT_ANY_PATH;
+	if (m->path && proc->flags & AEGIS_ID_HOST_FS)
+		m->have |= AEGIS_SELECT_PATH;
+}
+
+static __always_inline void match_all(struct matcher *m)
+{
+	struct aegis_proc *proc = m->proc;
+
+	match_texts(m);
+	bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
+	if (!m->config->has_cmdline)
+		return;
+	match_cmdline(m, 0);
+	if (proc->flags & AEGIS_ID_SCRIPT)
+		match_cmdline(m, proc->script_off);
+}
+
+/* The class by exe, path and cmdline alone, as kept in aegis_proc.class_. */
+static __noinline __u64 classify(struct aegis_proc *proc, struct aegis_config *config)
+{
+	struct matcher m = { .config = config, .proc = proc, .have = AEGIS_SELECT_SHADOW };
+	__u64 flags = 0;
+
+	if (proc->flags & AEGIS_ID_TRUSTED)
+		m.have |= AEGIS_SELECT_WHITELIST;
+	match_all(&m);
+	if (m.whitelisted)
+		flags |= AEGIS_CLASS_WHITELISTED;
+	if (m.shadow > m.app)
+		flags |= AEGIS_CLASS_CONDITIONAL;
+	return (__u64)config->generation << 32 | flags << 16 | m.app;
+}
+
+static __always_inline bool ends_with(const char *name, long size, const char *suffix, int len)
+{
+	char tail[8] = {};
+	int i;
+
+	/* size counts the NUL. */
+	if (size <= len || bpf_probe_read_kernel(tail, len, name + size - 1 - len))
+		return false;
+	for (i = 0; i < len; i++)
+		if (tail[i] != suffix[i])
+			return false;
+	return true;
+}
+
+static __always_inline bool is_unit(const char *name, long size)
+{
+	return ends_with(name, size, ".service", 8) || ends_with(name, size, ".scope", 6) ||
+	       ends_with(name, size, ".slice", 6) || ends_with(name, size, ".socket", 7) ||
+	       ends_with(name, size, ".mount", 6) || ends_with(name, size, ".swap", 5);
+}
+
+/*
+ * The innermost cgroup directory named like a unit; a delegated child of a
+ * service is still that service. No such directory: the process's own one.
+ * A global function: verified once, on its own.
+ */
+__noinline int aegis_read_unit(struct aegis_unit *unit)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct cgroup *own = BPF_CORE_READ(task, cgroups, dfl_cgrp), *cgroup = own;
+	struct cgroup_subsys_state *parent;
+	const char *name;
+	int level;
+
+	if (!unit)
+		return 0;
+	for (level = 0; level < UNIT_LEVELS; level++) {
+		__builtin_memset(unit, 0, sizeof(*unit));
+		name = BPF_CORE_READ(cgroup, kn, name);
+		if (is_unit(name, bpf_probe_read_kernel_str(unit, sizeof(*unit), name)))
+			return 0;
+		parent = BPF_CORE_READ(cgroup, self.parent);
+		if (!parent)
+			break;
+		cgroup = BPF_CORE_READ(parent, cgroup);
+	}
+	__builtin_memset(unit, 0, sizeof(*unit));
+	bpf_probe_read_kernel_str(unit, sizeof(*unit), BPF_CORE_READ(own, kn, name));
+	return 0;
+}
+
+/* The strongest rule with `user` or `unit`, 0 if none. */
+static __noinline __u16 classify_connecting(struct aegis_proc *proc, struct aegis_config *config,
+					    __u32 uid, __u32 unit)
+{
+	struct matcher m = { .config = config, .proc = proc, .have = AEGIS_SELECT_USER };
+
+	m.uid = uid;
+	m.unit = unit;
+	if (unit)
+		m.have |= AEGIS_SELECT_UNIT;
+	match_all(&m);
+	return m.app;
+}
+
+/* The policy's id of that unit; 0: no rule names it. Global: verified once. */
+__noinline int aegis_current_unit(void)
+{
+	struct aegis_unit unit;
+
+	aegis_read_unit(&unit);
+	return id_of(&units, &unit);
+}
+
+#endif

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Who a process is: facts about the executed file and its arguments, taken
+ * once, at exec, by the kernel. mm->exe_file, comm and argv belong to the
+ * process afterwards: an unprivileged user forges them (PR_SET_MM_MAP from an
+ * own user namespace), so nothing here is read again later.
+ */
+#ifndef AEGIS_IDENTITY_BPF_H
+#define AEGIS_IDENTITY_BPF_H
+
+#include "maps.bpf.h"
+
+enum {
+	WALK_STEPS = 160,		/* components and mount crossings */
+	SCRIPT_ARGS = 10,		/* each #! level adds at most two arguments */
+};
+
+/* One climb from a file to the top of its mount tree. */
+struct walk {
+	struct dentry *dentry;
+	struct mount *mount;
+	struct mount *top;		/* holds the path's first component */
+	struct aegis_proc *proc;	/* second climb: where to write */
+	__u32 length;			/* bytes of components so far */
+	__u32 kept;			/* the longest tail that fits aegis_proc.path */
+	bool complete;			/* reached the top */
+};
+
+/*
+ * The __noinline functions here and elsewhere keep the frames of one call chain
+ * within 512 bytes, each rounded up to 32 (the count of kernel 6.1).
+ */
+
+static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+{
+	return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+}
+
+/* One step up. Returns the component stepped over, NULL if none; sets *stop. */
+static __always_inline struct dentry *climb(struct walk *walk, bool *stop)
+{
+	struct dentry *dentry = walk->dentry, *parent;
+	struct mount *mount = walk->mount, *up;
+
+	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root)) {
+		up = BPF_CORE_READ(mount, mnt_parent);
+		if (up == mount) {
+			walk->complete = true;
+			*stop = true;
+			return NULL;
+		}
+		walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		walk->mount = up;
+		return NULL;
+	}
+	parent = BPF_CORE_READ(dentry, d_parent);
+	if (parent == dentry) {		/* memfd, or cut off from its tree */
+		*stop = true;
+		return NULL;
+	}
+	walk->top = mount;
+	walk->dentry = parent;
+	return dentry;
+}
+
+static long measure_step(__u32 index, struct walk *walk)
+{
+	bool stop = false;
+	struct dentry *dentry = climb(walk, &stop);
+
+	if (dentry) {
+		walk->length += BPF_CORE_READ(dentry, d_name.len) + 1;
+		if (walk->length < AEGIS_PATH_SIZE)
+			walk->kept = walk->length;
+	}
+	return stop;
+}
+
+static long write_step(__u32 index, struct walk *walk)
+{
+	bool stop = false;
+	struct dentry *dentry = climb(walk, &stop);
+	struct aegis_proc *proc = walk->proc;
+	const unsigned char *name;
+	__u32 len, at;
+
+	if (!dentry)
+		return stop;
+	len = BPF_CORE_READ(dentry, d_name.len);
+	name = BPF_CORE_READ(dentry, d_name.name);
+	at = walk->kept - len - 1;
+	/* A rename between the climbs changes lengths: it never goes before 0. */
+	if (len >= AEGIS_PATH_SIZE || at >= AEGIS_PATH_SIZE - 1) {
+		walk->complete = false;
+		return 1;
+	}
+	proc->path.text[at] = '/';
+	bpf_probe_read_kernel(&proc->path.text[at + 1], len, name);
+	walk->kept = at;
+	return stop || !at;
+}
+
+/* Not in a mount tree that a user namespace owns, nor in a detached one. */
+static __always_inline bool in_host_tree(struct mount *mount)
+{
+	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
+
+	return ns && BPF_CORE_READ(ns, user_ns, level) == 0;
+}
+
+/*
+ * Mounts in between (a separate /usr, a service's ProtectSystem binds) are the
+ * host's: the tree was built by the initial user namespace. What counts is that
+ * the first component hangs below the agent's own root directory.
+ */
+static __always_inline bool on_host_root(struct walk *walk, struct mount *first)
+{
+	__u32 zero = 0;
+	struct aegis_host *host_ = bpf_map_lookup_elem(&host, &zero);
+	struct mount *top = walk->top;
+
+	if (!host_ || !host_->root_dentry || !walk->complete || !top)
+		return false;
+	return (__u64)BPF_CORE_READ(top, mnt.mnt_root) == host_->root_dentry &&
+	       in_host_tree(first);
+}
+
+/* A FUSE server tells any owner and mode it likes: never trusted. */
+static __always_inline bool owned_by_root(struct inode *inode)
+{
+	struct super_block *sb = BPF_CORE_READ(inode, i_sb);
+
+	return BPF_CORE_READ(inode, i_uid.val) == 0 &&
+	       !(BPF_CORE_READ(inode, i_mode) & S_IWGRP_OR_OTH) &&
+	       BPF_CORE_READ(sb, s_magic) != FUSE_SUPER_MAGIC &&
+	       BPF_CORE_READ(sb, s_user_ns, level) == 0;
+}
+
+static __always_inline void write_path(struct aegis_proc *proc, struct file *file,
+				       struct walk *measured)
+{
+	struct walk walk = {
+		.dentry = BPF_CORE_READ(file, f_path.dentry),
+		.mount = mount_of(BPF_CORE_READ(file, f_path.mnt)),
+		.proc = proc,
+		.kept = measured->kept,
+	};
+
+	walk.complete = true;
+	bpf_loop(WALK_STEPS, write_step, &walk, 0);
+	if (!walk.complete || walk.kept) {
+		/* Changed under us: half a path must not look like a whole one. */
+		__builtin_memset(&proc->path, 0, sizeof(proc->path));
+		measured->complete = false;
+		measured->kept = 0;
+	}
+}
+
+static __noinline int fill_path(struct aegis_proc *proc, struct file *file)
+{
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct mount *first = mount_of(BPF_CORE_READ(file, f_path.mnt));
+	const unsigned char *name = BPF_CORE_READ(dentry, d_name.name);
+	struct walk walk = { .dentry = dentry, .mount = first };
+
+	if (BPF_CORE_READ(dentry, d_name.len) >= AEGIS_NAME_SIZE)
+		proc->flags |= AEGIS_ID_NAME_CUT;
+	else
+		bpf_probe_read_kernel_str(&proc->exe, sizeof(proc->exe), name);
+
+	bpf_loop(WALK_STEPS, measure_step, &walk, 0);
+	if (walk.kept)
+		write_path(proc, file, &walk);
+	if (!walk.kept)			/* memfd, a very long name, or a race */
+		bpf_probe_read_kernel_str(&proc->path, sizeof(proc->path), name);
+	if (!walk.complete || !walk.kept || walk.kept != walk.length)
+		proc->flags |= AEGIS_ID_PATH_CUT;
+	if (on_host_root(&walk, first))
+		proc->flags |= AEGIS_ID_HOST_FS;
+	return 0;
+}
+
+static __always_inline void fill_file(struct aegis_proc *proc, struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+
+	proc->inode = BPF_CORE_READ(inode, i_ino);
+	proc->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	fill_path(proc, file);
+	if (!BPF_CORE_READ(inode, i_nlink))
+		proc->flags |= AEGIS_ID_UNLINKED;
+	if ((proc->flags & AEGIS_ID_HOST_FS) && owned_by_root(inode))
+		proc->flags |= AEGIS_ID_TRUSTED;
+}
+
+/* How much of [arg_start, arg_end) to store; marks what is cut. */
+static __always_inline __u32 cmdline_size(struct aegis_proc *proc, struct mm_struct *mm)
+{
+	unsigned long size = BPF_CORE_READ(mm, arg_end) - BPF_CORE_READ(mm, arg_start);
+
+	if (size < AEGIS_CMDLINE_SIZE)
+		return size;
+	proc->flags |= AEGIS_ID_CMDLINE_CUT;
+	return AEGIS_CMDLINE_SIZE - 1;
+}
+
+static __always_inline void keep_cmdline(struct aegis_proc *proc, __u32 size, long error)
+{
+	if (error)
+		proc->flags |= AEGIS_ID_CMDLINE_LOST;
+	else
+		proc->cmdline_len = size;
+}
+
+struct script_search {
+	struct aegis_proc *proc;
+	__u32 start;			/* of the current argument */
+	__u32 number;			/* of it, from 0 */
+	bool differs;
+	struct aegis_text name;
+};
+
+static long script_step(__u32 index, struct script_search *search)
+{
+	struct aegis_proc *proc = search->proc;
+	__u32 at = index - search->start;
+	char byte;
+
+	if (index >= proc->cmdline_len || index >= AEGIS_CMDLINE_SIZE)
+		return 1;
+	byte = proc->cmdline[index];
+	if (at >= AEGIS_PATH_SIZE || byte != search->name.text[at])
+		search->differs = true;
+	if (byte)
+		return 0;
+	if (!search->differs && search->number) {
+		proc->script_off = search->start;
+		proc->flags |= AEGIS_ID_SCRIPT;
+		return 1;
+	}
+	search->start = index + 1;
+	search->differs = false;
+	return search->number++ >= SCRIPT_ARGS;
+}
+
+/* The kernel put the script's name, as typed, among the interpreter's arguments. */
+static __noinline int find_script(struct aegis_proc *proc, struct linux_binprm *bprm)
+{
+	struct script_search search = { .proc = proc };
+	const char *filename = BPF_CORE_READ(bprm, filename);
+
+	if (filename == BPF_CORE_READ(bprm, interp))
+		return 0;
+	if (bpf_probe_read_kernel_str(&search.name, sizeof(search.name), filename) > 1)
+		bpf_loop(AEGIS_CMDLINE_SIZE, script_step, &search, 0);
+	return 0;
+}
+
+static __always_inline __u64 start_of(struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	return BPF_CORE_READ(leader, start_boottime);
+}
+
+/* Zeroed storage for *tgid*, replacing what an earlier program left there. */
+static __always_inline struct aegis_proc *new_proc(__u32 tgid)
+{
+	static const struct aegis_proc blank;
+
+	if (bpf_map_update_elem(&procs, &tgid, &blank, BPF_ANY)) {
+		/* Better no identity than the one from before exec. */
+		bpf_map_delete_elem(&procs, &tgid);
+		count(AEGIS_COUNTER_IDENTITY_LOST);
+		return NULL;
+	}
+	return bpf_map_lookup_elem(&procs, &tgid);
+}
+
+/* Without an mm it is a kernel thread: no file, one name for all of them. */
+static __always_inline void fill_live(struct aegis_proc *proc, struct task_struct *task)
+{
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	struct file *file = mm ? BPF_CORE_READ(mm, exe_file) : NULL;
+
+	proc->start_boot_ns = start_of(task);
+	proc->flags |= AEGIS_ID_SEEDED;
+	if (file) {
+		fill_file(proc, file);
+	} else if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
+		proc->flags |= AEGIS_ID_KTHREAD | AEGIS_ID_HOST_FS | AEGIS_ID_TRUSTED;
+		__builtin_memcpy(proc->exe.text, "[kernel]", 8);
+		__builtin_memcpy(proc->path.text, "[kernel]", 8);
+	} else {
+		proc->flags |= AEGIS_ID_PATH_CUT | AEGIS_ID_NAME_CUT;
+	}
+}
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What Python may ask of libbpf and the kernel: few functions, plain types.
+ * Every int is >= 0 on success and a negative errno on failure.
+ */
+#ifndef AEGIS_SHIM_H
+#define AEGIS_SHIM_H
+
+#ifndef AEGIS_CDEF
+#include <stddef.h>
+#include <stdint.h>
+#include "aegis.h"
+#endif
+
+struct aegis_object;			/* the skeleton, opaque */
+struct aegis_ring;
+
+/* Names the layout of all maps: equal names may share maps across agents. */
+const char *aegis_abi(void);
+
+/* Life cycle: open, reuse maps, load. NULL: see aegis_log(). */
+struct aegis_object *aegis_open(void);
+int aegis_reuse_map(struct aegis_object *object, const char *name, int fd);
+int aegis_load(struct aegis_object *object);
+void aegis_close(struct aegis_object *object);
+/* libbpf's warnings since the last call, at most 16 KiB, the newest kept. */
+const char *aegis_log(void);
+
+/* File descriptors owned by the object. */
+int aegis_map_fd(struct aegis_object *object, const char *name);
+int aegis_program_fd(struct aegis_object *object, const char *name);
+
+/* Links: each returns a new file descriptor. */
+int aegis_attach_cgroup(struct aegis_object *object, const char *program, int cgroup_fd);
+int aegis_attach_tracing(struct aegis_object *object, const char *program);
+int aegis_link_update(int link_fd, int program_fd);
+int aegis_link_detach(int link_fd);
+
+/* Pins. */
+int aegis_pin(int fd, const char *path);
+int aegis_get_pinned(const char *path);
+int aegis_mount_bpffs(const char *path);
+
+/* Maps: *count* packed keys (and values). Returns how many were done, or -errno. */
+int aegis_map_fill(int fd, const char *keys, size_t key_size,
+		   const char *values, size_t value_size, size_t count, uint64_t flags);
+/* Reads back: 0, or -EILSEQ when an entry is not what was filled in. */
+int aegis_map_verify(int fd, const char *keys, size_t key_size,
+		     const char *values, size_t value_size, size_t count);
+int aegis_map_clear(int fd, const char *keys, size_t key_size, size_t count);
+int aegis_map_lookup(int fd, const char *key, char *value);
+int aegis_map_next_key(int fd, const char *key, char *next);
+/* Adds up all CPUs' counters into 16 numbers, by enum aegis_counter. */
+int aegis_sum_counters(int fd, uint64_t *sums);
+
+/* Programs run from here: BPF_PROG_TEST_RUN of a raw_tp program; a task iterator. */
+int aegis_run(int program_fd, uint64_t argument);
+int aegis_iterate(int program_fd);
+
+/* Waits until every program that began before the call has ended. */
+int aegis_barrier(void);
+
+/* The event ring. drain() copies at most *capacity* records of *size* bytes. */
+struct aegis_ring *aegis_ring_open(int map_fd, size_t size);
+int aegis_ring_fd(struct aegis_ring *ring);
+int aegis_ring_drain(struct aegis_ring *ring, char *records, size_t capacity);
+void aegis_ring_close(struct aegis_ring *ring);
+
+#endif
