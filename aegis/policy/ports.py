@@ -24,13 +24,12 @@ def merge_ranges(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def union(one: Ports, other: Ports) -> Ports:
-    """Return the ports in either; one of the two itself where that is the answer."""
+    """Return the ports in either."""
     if one == NO_PORTS:
         return other
     if other in (one, NO_PORTS):
         return one
-    result = unite((one, other))
-    return one if result == one else result
+    return unite((one, other))
 
 
 def unite(sets: Sequence[Ports]) -> Ports:
