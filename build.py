@@ -32,7 +32,9 @@ PACKAGES = {
 }
 # The spelling of bpf_tracing.h's __TARGET_ARCH_ macros.
 BPF_ARCH = {"x86_64": "x86", "aarch64": "arm64", "riscv64": "riscv", "s390x": "s390"}
-CDEF_TYPES = [f"-D__u{bits}=uint{bits}_t" for bits in (8, 16, 32, 64)]
+CDEF_TYPES = [f"-D__u{bits}=uint{bits}_t" for bits in (8, 16, 32)]
+# uint64_t may be unsigned long, another type than __u64: gcc 14 refuses the mix.
+CDEF_TYPES.append("-D__u64=unsigned long long")
 
 
 class BuildError(Exception):
@@ -76,7 +78,7 @@ def build_skeleton() -> None:
     # v3 has compare-and-jump on 32 bits and atomics; kernel >= 5.12.
     flags = ["-g", "-O2", "-Wall", "-Werror", "-mcpu=v3", "-target", "bpf"]
     flags += [f"-D__TARGET_ARCH_{BPF_ARCH[machine]}", f"-ffile-prefix-map={ROOT}=."]
-    include = ["-I", KERNEL, "-idirafter", multiarch_include()]
+    include: list[str | Path] = ["-I", KERNEL, "-idirafter", multiarch_include()]
     run("clang", *flags, *include, "-c", KERNEL / "aegis.bpf.c", "-o", OUT / "aegis.raw.o")
     # gen object drops the debug sections that nobody loads.
     run("bpftool", "gen", "object", OUT / "aegis.bpf.o", OUT / "aegis.raw.o")
