@@ -46,9 +46,9 @@ class Tail:
             self.skipped.lines += bool(self._rest)
             self.close()
 
-    def skip_to_last(self, count: int) -> None:
-        """Make the next ``read_new`` start *count* lines before the end."""
-        if not self._open() or self._file is None:
+    def skip_to_last(self, count: int | None) -> None:
+        """Make the first ``read_new`` start *count* lines before the end; None: at the start."""
+        if not self._open() or self._file is None or count is None:
             return
         position = self._file.seek(0, os.SEEK_END)
         text = b""
@@ -101,9 +101,7 @@ def read_log(path: Path, since: float | None, skipped: Skipped) -> Iterator[Reco
     if since is not None:
         files = [*_rotated_since(path, since), path]
     for file in files:
-        for record in _read_file(file, skipped):
-            if since is None or record_time(record) >= since:
-                yield record
+        yield from _not_before(since, _read_file(file, skipped))
 
 
 def record_time(record: Record) -> float:
@@ -147,8 +145,27 @@ def _records(lines: Iterable[bytes], skipped: Skipped) -> Iterator[Record]:
             skipped.lines += 1
 
 
-def follow(tail: Tail, interval: float = 0.25) -> Iterator[Record]:
-    """Yield records for ever, looking for new ones every *interval* seconds."""
+def follow(
+    path: Path,
+    skipped: Skipped,
+    *,
+    since: float | None = None,
+    last: int | None = None,
+    interval: float = 0.25,
+) -> Iterator[Record]:
+    """Yield records for ever, looking for new ones every *interval* seconds.
+
+    First those from *since* on, rotated files included, or the *last* few.
+    """
+    tail = Tail(path, skipped)
+    tail.skip_to_last(last)
+    # Listed once the current file is open: a rotation in between hides nothing.
+    for file in () if since is None else _rotated_since(path, since):
+        yield from _not_before(since, _read_file(file, skipped))
     while True:
-        yield from tail.read_new()
+        yield from _not_before(since, tail.read_new())
         time.sleep(interval)
+
+
+def _not_before(since: float | None, records: Iterable[Record]) -> Iterator[Record]:
+    return (record for record in records if since is None or record_time(record) >= since)
