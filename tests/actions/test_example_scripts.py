@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped example scripts do what they say, and careless ones stay harmless."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from email import message_from_string
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.actions.conftest import Write
+from tests.actions.test_script import Hooks
+from tests.events.factory import HOSTILE
+
+EXAMPLES = Path(__file__).parents[2] / "etc" / "scripts"
+
+
+@pytest.fixture
+def hooks(script_dir: Path) -> Hooks:
+    return Hooks(script_dir)
+
+
+class Webhook(http.server.BaseHTTPRequestHandler):
+    received: list[Any]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.received.append(json.loads(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[Any]]]:
+    received: list[Any] = []
+    handler = type("Handler", (Webhook,), {"received": received})
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", received
+        server.shutdown()
+        thread.join()
+
+
+def test_slack_gets_one_message_without_markup_of_the_attacker(
+    hooks: Hooks, write_script: Write, tmp_path: Path, webhook: tuple[str, list[Any]]
+) -> None:
+    url, received = webhook
+    (tmp_path / "url").write_text(url + "\n")
+    text = (EXAMPLES / "slack").read_text()
+    write_script("slack", text.replace("/etc/aegis/slack.url", str(tmp_path / "url")))
+    hooks.run(argv=("x", "<!channel> \udcff"), suppressed=2)
+    hooks.notice("script-finished")
+    [message] = received
+    assert "blocked on" in message["text"] and "192.0.2.7:443" in message["text"]
+    assert "&lt;!channel&gt; \ufffd" in message["text"] and "3 times" in message["text"]
+
+
+def test_mail_root_sends_one_mail(hooks: Hooks, write_script: Write, tmp_path: Path) -> None:
+    sendmail = tmp_path / "sendmail"
+    sendmail.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/args\ncat >{tmp_path}/mail\n')
+    sendmail.chmod(0o755)
+    text = (EXAMPLES / "mail-root").read_text()
+    write_script("mail-root", text.replace("/usr/sbin/sendmail", str(sendmail)))
+    hooks.run(argv=("x", "\nBcc: evil@example.org\n", "$(id)"))
+    hooks.notice("script-finished")
+    assert (tmp_path / "args").read_text() == "-i root\n"
+    mail = message_from_string((tmp_path / "mail").read_text())
+    assert mail.keys() == ["To", "Subject", "Content-Type"]
+    assert "blocked" in mail["Subject"]
+    assert "command   x %0ABcc: evil@example.org%0A %24(id)\n" in mail.get_payload()
+    assert '"destination":{"ip":"192.0.2.7","port":443}' in mail.get_payload()
+
+
+CARELESS = {
+    "sh": r"""#!/bin/sh
+[ "$AEGIS_CMDLINE" -eq 1 ]
+eval "x=\"$AEGIS_EXE\""
+echo $AEGIS_CMDLINE $((AEGIS_UNIT))
+""",
+    "bash": r"""#!/bin/bash
+[[ $AEGIS_CMDLINE -eq 1 ]]
+(( AEGIS_EXE > 1 ))
+declare -i x=$AEGIS_UNIT
+printf -v "y" %d "$AEGIS_EXE"
+echo "${a[$AEGIS_CMDLINE]}"
+""",
+    "perl": r"""#!/usr/bin/perl
+system("echo \"$ENV{AEGIS_CMDLINE}\" \"$ENV{AEGIS_EXE}\"");
+""",
+    "python": r"""#!/usr/bin/python3 -I
+import os
+os.system('echo "%s"' % os.environ["AEGIS_UNIT"])
+""",
+}
+
+
+@pytest.mark.parametrize("language", CARELESS)
+def test_careless_scripts_run_no_command_of_the_attacker(
+    hooks: Hooks, write_script: Write, tmp_path: Path, language: str
+) -> None:
+    """Even text inside double quotes, and in arithmetic, is evaluated by shells."""
+    canary = tmp_path / "canary"
+    texts = [
+        f"x[$(touch {canary})]",
+        f"a[`touch {canary}`]+1",
+        f"$(touch {canary})",
+        f"-f\n$(touch {canary})",
+        f"${{x:=$(touch {canary})}}",
+        *HOSTILE,
+    ]
+    write_script("hook", CARELESS[language])
+    for text in texts:
+        hooks.run(path=text, argv=(text,), unit=text)
+    assert len(hooks.told.notices) == len(texts)
+    assert set(hooks.told.kinds()) <= {"script-finished", "script-failed"}
+    assert not canary.exists()
