@@ -334,6 +334,8 @@ def test_a_script_that_hangs_does_not_hold_up_another(hooks: Hooks, write_script
 
     async def scenario() -> None:
         runner = ScriptRunner(Settings(**hooks.settings), tell)
+        for _ in range(10):  # as many as could take every place
+            runner.submit(to_ecs(make_event(), CONTEXT), {}, ("10-hangs",))
         for _ in range(10):
             runner.submit(to_ecs(make_event(), CONTEXT), {}, None)
         while len(done) < 10:
