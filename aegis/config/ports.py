@@ -46,7 +46,7 @@ def parse_ports(text: str, entry: str) -> tuple[int, int]:
         port = _parse_port(text, entry)
         return port, port
     if match := _RANGE.fullmatch(text):
-        first, last = (_parse_port(part, entry) for part in match.groups())
+        first, last = _parse_port(match[1], entry), _parse_port(match[2], entry)
         if first > last:
             raise EntryError(f'"{entry}" is reversed; write "{last}-{first}"')
         return first, last
@@ -56,9 +56,9 @@ def parse_ports(text: str, entry: str) -> tuple[int, int]:
 
 
 def _parse_port(text: str, entry: str) -> int:
-    if text.strip("0") == "":
-        raise EntryError(f'"{entry}": there is no port 0; ports go from 1 to 65535')
     if text.startswith("0"):
+        if text.strip("0") == "":
+            raise EntryError(f'"{entry}": there is no port 0; ports go from 1 to 65535')
         raise EntryError(f'"{entry}": write {text.lstrip("0")}, without leading zeros')
     if len(text) > 5 or int(text) > 65535:
         raise EntryError(f'"{entry}": there is no port {text[:20]}; ports go from 1 to 65535')

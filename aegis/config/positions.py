@@ -36,7 +36,10 @@ class _Node:
         self.tables = 0
 
     def child(self, step: Step, offset: int) -> "_Node":
-        return self.children.setdefault(step, _Node(offset))
+        node = self.children.get(step)
+        if node is None:
+            node = self.children[step] = _Node(offset)
+        return node
 
 
 class Positions:
