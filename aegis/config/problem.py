@@ -39,11 +39,15 @@ class Problem:
 
 
 class PolicyError(AegisError):
-    """Every error of every file of a policy; nothing of it may be used."""
+    """Every error of every file of a policy; nothing of it may be used.
+
+    As text, the errors, one a line; *problems* holds the warnings too.
+    """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        errors = (p for p in self.problems if p.severity is Severity.ERROR)
+        super().__init__("\n".join(map(str, errors)))
 
 
 class Problems:

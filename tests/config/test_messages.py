@@ -4,6 +4,7 @@
 import pytest
 
 from aegis.config.limits import APPS, ENTRIES, PROGRAMS
+from aegis.config.problem import PolicyError
 from tests.config.conftest import Etc
 
 APP = [
@@ -137,6 +138,15 @@ def test_one_wrong_key_hides_no_other(etc: Etc) -> None:
     )
     places = [error.split(": ")[0] for error in etc.lone_errors(text)]
     assert places == [f"lone.toml:{p}" for p in ("2:1", "3:10", "3:15", "4:1", "6:1", "8:1")]
+
+
+def test_the_text_of_the_error_is_its_errors(etc: Etc) -> None:
+    """Warnings do not pose as reasons for a refusal; they are kept beside them."""
+    with pytest.raises(PolicyError) as caught:
+        etc.lone('[[app]]\nuser = "no such user"\nlisten = ["1"]\n[[app]]\nexe = ""')
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["app.user", "app.exe"]
+    assert [p.key for p in caught.value.problems] == ["app.user", "app.listen", "app.exe"]
 
 
 def test_the_limit_of_rules(etc: Etc) -> None:
