@@ -61,7 +61,7 @@ def flatten(granted: Iterable[Grant]) -> tuple[Ports, dict[Prefix, Ports]]:
     ::ffff:0:0/96, that becomes a node of its own.
     """
     base, own = _collect(granted)
-    if any(covers(prefix, _IPV4) and prefix != _IPV4 for prefix in own):
+    if any(covers(prefix, _IPV4) for prefix in own):
         own.setdefault(_IPV4, NO_PORTS)
     nodes: dict[Prefix, Ports] = {}
     above: list[tuple[Prefix, Ports]] = []  # the nodes that cover this one, shortest first

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps by name: fill, verify, clear, look up. Keys and values are packed bytes."""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+from aegis._bpf import ffi, lib
+from aegis.errors import KernelError
+
+KEY_OF_ONE = b"\0\0\0\0"  # the only key of a map with one entry
+
+
+def check(result: int, what: str) -> int:
+    """Return *result*.
+
+    :raises KernelError: naming *what* when it is a negative errno.
+    """
+    if result < 0:
+        raise KernelError(f"{what}: {os.strerror(-result)}")
+    return result
+
+
+class Map:
+    """One open map; the descriptor belongs to whoever made this."""
+
+    def __init__(self, name: str, fd: int, key_size: int, value_size: int) -> None:
+        self.name, self.fd = name, fd
+        self.key_size, self.value_size = key_size, value_size
+
+    def fill(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Put *entries* in and read them back.
+
+        :raises KernelError: when the map is full or an entry does not stick;
+            some entries may be in by then.
+        """
+        keys = b"".join(key for key, _ in entries)
+        values = b"".join(value for _, value in entries)
+        packed = (self.fd, keys, self.key_size, values, self.value_size, len(entries))
+        result = lib.aegis_map_fill(*packed, 0)
+        if result == -errno.E2BIG:
+            raise KernelError(f"the kernel table '{self.name}' is full")
+        check(result, f"filling the kernel table '{self.name}'")
+        check(lib.aegis_map_verify(*packed), f"verifying the kernel table '{self.name}'")
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.fill([(key, value)])
+
+    def clear(self, keys: Sequence[bytes]) -> None:
+        """Delete *keys*; those not there are no error."""
+        result = lib.aegis_map_clear(self.fd, b"".join(keys), self.key_size, len(keys))
+        check(result, f"clearing the kernel table '{self.name}'")
+
+    def get(self, key: bytes) -> bytes | None:
+        value = ffi.new("char[]", self.value_size)
+        result = lib.aegis_map_lookup(self.fd, key, value)
+        if result == -errno.ENOENT:
+            return None
+        check(result, f"reading the kernel table '{self.name}'")
+        return bytes(ffi.buffer(value))
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key; entries changed meanwhile may be missed or seen twice."""
+        key, following = ffi.NULL, ffi.new("char[]", self.key_size)
+        while lib.aegis_map_next_key(self.fd, key, following) == 0:
+            found = bytes(ffi.buffer(following))
+            yield found
+            key = ffi.new("char[]", found)
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        for key in list(self.keys()):
+            value = self.get(key)
+            if value is not None:
+                yield key, value

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The event ring: records drained in batches, and what they mean."""
+
+import os
+from ipaddress import IPv6Address
+from typing import Any
+
+from aegis._bpf import ffi, lib
+from aegis.bpf.generation import MODES, SCOPES
+from aegis.bpf.layout import layout, text_of
+from aegis.bpf.maps import check
+from aegis.errors import KernelError
+from aegis.events.event import Event, IdentityFlag
+from aegis.policy.model import Actions, Address, Direction, Reason, Verdict
+
+BATCH = 512  # records copied out of the ring at a time
+
+VERDICTS = {
+    lib.AEGIS_VERDICT_ALLOWED: Verdict.ALLOWED,
+    lib.AEGIS_VERDICT_BLOCKED: Verdict.BLOCKED,
+    lib.AEGIS_VERDICT_WOULD_BLOCK: Verdict.WOULD_BLOCK,
+}
+REASONS = {getattr(lib, f"AEGIS_REASON_{reason.name}"): reason for reason in Reason}
+_SCOPES = {number: scope for scope, number in SCOPES.items()}
+_MODES = {number: mode for mode, number in MODES.items()}
+_HOOKS = {lib.AEGIS_HOOK_CONNECT: "connect", lib.AEGIS_HOOK_SENDMSG: "sendmsg"}
+_DIRECTIONS = {lib.AEGIS_DIRECTION_OUT: Direction.OUT, lib.AEGIS_DIRECTION_IN: Direction.IN}
+_TRANSPORTS = {lib.AEGIS_PROTOCOL_TCP: "tcp", lib.AEGIS_PROTOCOL_UDP: "udp"}
+
+
+class Ring:
+    """Reader of the ring; one at a time."""
+
+    def __init__(self, map_fd: int) -> None:
+        self._layout = layout("aegis_event")
+        self._ring = lib.aegis_ring_open(map_fd, self._layout.size)
+        if self._ring == ffi.NULL:
+            raise KernelError("opening the event ring failed")
+        self._buffer = ffi.new("char[]", BATCH * self._layout.size)
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable when there are records."""
+        return int(lib.aegis_ring_fd(self._ring))
+
+    def drain(self) -> list[dict[str, Any]]:
+        """Return at most ``BATCH`` records as field dictionaries; fewer: it is empty.
+
+        :raises KernelError: for a record of another size.
+        """
+        count = check(lib.aegis_ring_drain(self._ring, self._buffer, BATCH), "the event ring")
+        data = ffi.buffer(self._buffer, count * self._layout.size)
+        names = self._layout.names
+        return [dict(zip(names, row, strict=True)) for row in self._layout.struct.iter_unpack(data)]
+
+    def close(self) -> None:
+        lib.aegis_ring_close(self._ring)
+        self._ring = ffi.NULL
+
+
+def address_of(data: bytes) -> Address:
+    """16 bytes, network order, to an address; ::ffff:a.b.c.d to IPv4."""
+    address = IPv6Address(data)
+    return address.ipv4_mapped or address
+
+
+def argv_of(data: bytes, length: int) -> tuple[str, ...]:
+    """Arguments, each ended by a NUL; the last may be cut."""
+    if not length:
+        return ()
+    return tuple(os.fsdecode(part) for part in data[:length].removesuffix(b"\0").split(b"\0"))
+
+
+def to_event(record: dict[str, Any], rule: str, actions: Actions) -> Event:
+    """Turn a record into an event; *rule* and *actions* are of its generation's policy."""
+    source = record["saddr"]
+    unit = os.fsdecode(text_of(record["unit"]))
+    return Event(
+        boot_ns=record["boot_ns"],
+        start_boot_ns=record["start_boot_ns"],
+        exec_boot_ns=record["exec_boot_ns"],
+        generation=record["generation"],
+        pid=record["tgid"],
+        ppid=record["ppid"],
+        uid=record["uid"],
+        path=os.fsdecode(text_of(record["path"])),
+        argv=argv_of(record["cmdline"], record["cmdline_len"]),
+        identity=IdentityFlag(record["identity"]),
+        device=record["device"],
+        inode=record["inode"],
+        cgroup_id=record["cgroup_id"],
+        unit=unit or None,
+        hook=_HOOKS[record["hook"]],
+        direction=_DIRECTIONS[record["direction"]],
+        transport=_TRANSPORTS.get(record["protocol"], str(record["protocol"])),
+        scope=_SCOPES[record["scope"]],
+        verdict=VERDICTS[record["verdict"]],
+        reason=REASONS[record["reason"]],
+        mode=_MODES[record["mode"]],
+        destination=address_of(record["daddr"]),
+        destination_port=record["dport"],
+        source=address_of(source) if any(source) else None,
+        source_port=record["sport"],
+        suppressed=record["suppressed"],
+        rule=rule,
+        actions=actions,
+    )

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in the kernel, read from the pins: true with or without an agent."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from aegis.bpf.generation import MODES, index_key
+from aegis.bpf.kernel import CGROUP, TRACING, read_counters
+from aegis.bpf.layout import layout
+from aegis.bpf.maps import KEY_OF_ONE, Map
+from aegis.bpf.pins import Pins
+
+
+@dataclass(frozen=True)
+class State:
+    """One instance. *missing*: links that should be pinned and are not."""
+
+    instance: str
+    loaded: bool
+    generation: int = 0
+    mode: str = ""
+    counters: dict[str, int] | None = None
+    missing: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()  # other agents' ABIs that are still pinned
+
+
+def read_state(instance: str) -> State:
+    """Return what *instance* has in force.
+
+    :raises KernelError: when a pin cannot be opened.
+    """
+    pins = Pins(instance)
+    foreign = tuple(other.folder.name for other in pins.others())
+    if not pins.exists():
+        return State(instance, loaded=False, foreign=foreign)
+    links = pins.names("links")
+    generation = int.from_bytes(_value(pins, "active", 0, 4), sys.byteorder)
+    row = layout("aegis_config")
+    config = row.unpack(_value(pins, "configs", generation & 1, row.size))
+    counters = pins.open(pins.map_path("counters"))
+    try:
+        sums = read_counters(counters)
+    finally:
+        os.close(counters)
+    return State(
+        instance,
+        loaded=True,
+        generation=generation,
+        mode=str({number: mode for mode, number in MODES.items()}[config["mode"]]),
+        counters=sums,
+        missing=tuple(name for name in (*TRACING, *CGROUP) if name not in links),
+        foreign=foreign,
+    )
+
+
+def _value(pins: Pins, name: str, index: int, size: int) -> bytes:
+    fd = pins.open(pins.map_path(name))
+    try:
+        return Map(name, fd, len(KEY_OF_ONE), size).get(index_key(index)) or bytes(size)
+    finally:
+        os.close(fd)

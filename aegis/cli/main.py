@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``aegis COMMAND``, or ``aegis -c FILE`` for ``aegis run``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from aegis import __version__
+from aegis.errors import AegisError
+from aegis.events.text import printable
+
+COMMANDS = ("run", "check", "explain", "status", "reload", "unload", "events")
+
+_DESCRIPTION = """\
+Watches which program opens which connection, compares it with a policy, and
+logs, notifies, runs scripts, blocks or kills. `aegis -c FILE` is the same as
+`aegis run -c FILE`.
+"""
+
+
+def make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of these commands; the daemon imports no other's modules."""
+    parser = argparse.ArgumentParser(
+        prog="aegis", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"aegis {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in commands:
+        import_module(f"aegis.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 usage."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
+        words = ["run", *words]
+    known = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
+    arguments = make_parser(known).parse_args(words)
+    try:
+        code: int = arguments.run(arguments)
+    except AegisError as error:
+        for line in str(error).splitlines():
+            print(f"aegis: {printable(line)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # or the interpreter complains again while it ends
+        return 1
+    return code

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``aegis run``: the agent in the foreground, with a live view."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from aegis.agent import Agent, Options
+from aegis.bpf.pins import all_pins
+from aegis.cli.live import LiveView
+from aegis.cli.target import add_cgroup_option, chosen_cgroup
+from aegis.config.load import MAIN_FILE
+from aegis.events.ecs import Record, to_json_line
+from aegis.events.log_file import LOG_PATH
+from aegis.events.text import printable
+from aegis.policy.model import Mode
+
+_DESCRIPTION = """\
+Put the policy in force and print events until Ctrl-C or SIGTERM. Stopping is
+not unloading: what was enforced stays in force until `aegis unload`, unless
+--unload-on-exit is given. SIGHUP reloads the policy.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "run",
+        help="put a policy in force and watch",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", type=Path, default=MAIN_FILE, metavar="FILE",
+                        help="the policy's main file (default: %(default)s)")  # fmt: skip
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--observe", action="store_const", dest="mode", const=Mode.OBSERVE,
+                      help="block and kill nothing, whatever the policy says")  # fmt: skip
+    mode.add_argument("--enforce", action="store_const", dest="mode", const=Mode.ENFORCE,
+                      help="block and kill, whatever the policy says")  # fmt: skip
+    add_cgroup_option(parser, "govern only the processes in this cgroup2 directory")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--log", type=Path, default=LOG_PATH, metavar="FILE",
+                        help="event log (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--unload-on-exit", action="store_true",
+                        help="take everything out of the kernel when stopping")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+class Output:
+    """stdout, for records; when its reader goes, the agent goes on without it."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._json = as_json
+        self._view = LiveView(sys.stdout)
+        self._gone = False
+
+    def record(self, record: Record) -> None:
+        self._try(lambda: self._write(record))
+
+    def flush(self) -> None:
+        self._try(sys.stdout.flush)
+
+    def _write(self, record: Record) -> None:
+        if self._json:
+            sys.stdout.write(to_json_line(record) + "\n")
+        else:
+            self._view.show(record)
+
+    def _try(self, work: Callable[[], object]) -> None:
+        if self._gone:
+            return
+        try:
+            work()
+        except OSError as error:
+            self._gone = True
+            say(f"aegis: nothing more on standard output: {error.strerror}")
+
+
+def say(line: str) -> None:
+    """One or more lines for the administrator, on stderr."""
+    for part in line.splitlines():
+        print(printable(part), file=sys.stderr, flush=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    output = Output(as_json=args.json)
+    options = Options(args.config, chosen_cgroup(args), args.mode, args.log)
+    instance = asyncio.run(_run(options, output))
+    if args.unload_on_exit:
+        for pins in all_pins(instance):
+            pins.remove()
+    return 0
+
+
+async def _run(options: Options, output: Output) -> str:
+    agent = Agent(options, say, output.record, output.flush)
+    await agent.run()
+    return agent.instance

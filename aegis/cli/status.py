@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``aegis status``: what is in force, read from the kernel, and who watches."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from aegis import control
+from aegis.bpf.state import State, read_state
+from aegis.cli.target import add_cgroup_option, chosen_instance
+from aegis.errors import ControlError
+from aegis.events.text import printable
+
+_DESCRIPTION = """\
+Print what is in force. Exit code 0: everything is as it should be; 1: nothing is
+in force, something is missing, or no agent runs (what is in force stays so).
+"""
+_LIMITS = """\
+Not covered by this version: inbound connections (listen, peers), raw, packet,
+SCTP, DCCP and similar sockets, and connections that were open before the start.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = subparsers.add_parser(
+        "status", help="what is in force, and its counters", description=_DESCRIPTION
+    )
+    add_cgroup_option(parser, "what governs this cgroup2 directory")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    instance = chosen_instance(args)
+    state, agent = read_state(instance), agent_status(instance)
+    problems = list(find_problems(state, agent))
+    if args.json:
+        print(json.dumps({**asdict(state), "agent": agent, "problems": problems}))
+    else:
+        _print_text(state, agent, problems)
+    return 1 if problems else 0
+
+
+def agent_status(instance: str) -> dict[str, Any] | None:
+    try:
+        return control.ask(instance, "status")
+    except ControlError:
+        return None
+
+
+def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
+    """What is wrong, in words; empty when all is well."""
+    if not state.loaded:
+        return ["nothing is in force"]
+    problems = [f"{name} is not attached" for name in state.missing]
+    counters = state.counters or {}
+    outcomes = sum(counters[name] for name in ("emitted", "suppressed", "lost", "quiet"))
+    # A decision under way between two reads is counted on one side only.
+    if abs(counters["decided"] - outcomes) > counters["decided"] // 1000 + 1000:
+        problems.append(f"counters do not balance: {counters['decided']} decided, {outcomes} told")
+    if counters["broken"]:
+        problems.append(f"{counters['broken']} connections were refused for a broken table")
+    if agent is None:
+        problems.append("no agent is running: verdicts stand, but nobody hears of them")
+    return problems
+
+
+def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str]) -> None:
+    if state.loaded:
+        print(f"instance   {state.instance}")
+        print(f"mode       {state.mode}, generation {state.generation}")
+    if agent is not None:
+        print(f"agent      PID {agent['pid']}, up {agent['uptime_s']} s, {agent['rules']} rules")
+        print(f"policy     {printable(agent['config'])}")
+    for name, value in (state.counters or {}).items():
+        print(f"{name.replace('_', ' '):<17}{value:>14,}")
+    for problem in problems:
+        print(f"problem: {problem}")
+    if state.loaded:
+        print(_LIMITS, end="")

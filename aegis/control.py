@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket: root asks the running agent, one JSON line each way.
+
+``/run/aegis/INSTANCE.sock``; requests ``{"do": "reload" | "status" | "stop"}``,
+replies ``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from aegis.errors import AegisError, ControlError
+
+RUN = Path("/run/aegis")
+LINE_MAX = 65536
+REPLY_S = 120.0  # a reload of a large policy, with names to resolve
+
+Handler = Callable[[str], Awaitable[dict[str, Any]]]
+
+
+def socket_path(instance: str) -> Path:
+    return RUN / f"{instance}.sock"
+
+
+def running() -> list[str]:
+    """Instances whose agent holds its lock, sorted."""
+    locks = sorted(RUN.glob("*.lock")) if RUN.is_dir() else []
+    return [lock.stem for lock in locks if _is_held(lock)]
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def only_one(instance: str) -> Iterator[None]:
+    """Hold the instance's lock.
+
+    :raises ControlError: when another agent has it.
+    """
+    RUN.mkdir(mode=0o700, exist_ok=True)
+    RUN.chmod(0o700)
+    with (RUN / f"{instance}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ControlError(f"another agent already runs for {instance}") from None
+        yield
+        # The file goes while the lock is held: nobody locks one that is gone.
+        Path(lock.name).unlink(missing_ok=True)
+
+
+def ask(instance: str, request: str) -> dict[str, Any]:
+    """Return the agent's reply.
+
+    :raises ControlError: when no agent answers, or with its own refusal.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(REPLY_S)
+            client.connect(str(socket_path(instance)))
+            client.sendall(json.dumps({"do": request}).encode() + b"\n")
+            with client.makefile("rb") as stream:
+                line = stream.readline()
+    except (FileNotFoundError, ConnectionError):
+        raise ControlError(f"no agent is running for {instance}") from None
+    except OSError as error:
+        raise ControlError(f"asking the agent of {instance}: {error}") from None
+    if not line:
+        raise ControlError(f"the agent of {instance} ended without an answer")
+    reply: dict[str, Any] = json.loads(line)
+    if not reply.pop("ok"):
+        raise ControlError(str(reply.get("error")))
+    return reply
+
+
+async def serve(instance: str, handle: Handler) -> asyncio.Server:
+    """Answer requests of root until the returned server is closed."""
+    path = socket_path(instance)
+    path.unlink(missing_ok=True)  # ours to remove: the caller holds the lock
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            reply = await _answer(reader, writer, handle)
+            writer.write(json.dumps(reply).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(converse, path, limit=LINE_MAX)
+    path.chmod(0o600)
+    return server
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler
+) -> dict[str, Any]:
+    try:
+        if _peer_uid(writer) != 0:
+            return {"ok": False, "error": "only root may control the agent"}
+        async with asyncio.timeout(5):
+            request = json.loads(await reader.readline())
+        return {"ok": True, **await handle(str(request["do"]))}
+    except AegisError as error:
+        return {"ok": False, "error": str(error)}
+    except (ValueError, TypeError, KeyError, TimeoutError):
+        return {"ok": False, "error": "not a request"}
+
+
+def _peer_uid(writer: asyncio.StreamWriter) -> int:
+    peer = writer.get_extra_info("socket")
+    size = struct.calcsize("3i")  # struct ucred: pid, uid, gid
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
