@@ -6,14 +6,12 @@ import asyncio
 import json
 import pwd
 import re
-import sys
 from dataclasses import replace
 from ipaddress import AddressValueError, ip_address
 from pathlib import Path
 
 from aegis.cli.subject import Subject, by_name, by_path, by_pid, split
 from aegis.config.load import MAIN_FILE, load_policy
-from aegis.errors import AegisError
 from aegis.events.text import json_text, printable
 from aegis.names import NameBook, names_in, read_hosts, read_resolvers, resolve
 from aegis.policy.explain import Explanation, explain
@@ -83,15 +81,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer, print, and return the exit status."""
+    """Answer, print, and return the exit status.
+
+    :raises AegisError: if there is no policy to ask, or no such program
+    """
     flow = replace(args.flow, direction=Direction.IN) if args.inbound else args.flow
-    try:
-        loaded = load_policy(args.config, check_trust=args.config == MAIN_FILE)
-        subject = _subject(args)
-    except AegisError as error:
-        for line in str(error).splitlines():
-            print(printable(line), file=sys.stderr)
-        return 1
+    loaded = load_policy(args.config, check_trust=args.config == MAIN_FILE)
+    subject = _subject(args)
     resolution, notes = asyncio.run(_resolve(loaded.policy, subject))
     subject = replace(subject, notes=(*subject.notes, *notes))
     answer = explain(loaded.policy, resolution, subject.identity, flow)
