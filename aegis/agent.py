@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Agent:
         self._reloading = asyncio.Lock()
         self._context = Context()
         self._reactions = Reactions(self._context, on_record=on_record)
-        self._resolving = Resolving(self._reactions.notice)
+        self._resolving = Resolving(self._tell_name)
         self._naming = Naming(GENERATIONS_KEPT)
         self._kernel = Kernel(options.cgroup)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -148,6 +148,10 @@ class Agent:
         # Known before the flip: the first record may come at once.
         self._naming.add(self._kernel.generation + 1, policy)
         return self._kernel.apply(tables)
+
+    def _tell_name(self, kind: str, message: str, fields: Mapping[str, Any]) -> None:
+        self._reactions.notice(kind, message, fields)
+        self._say(message)
 
     async def _names_changed(self, resolution: Resolution) -> None:
         async with self._reloading:

@@ -12,7 +12,7 @@
 
 #define CLASS_FLAG(class_, flag) ((class_) & ((__u64)(flag) << 16))
 
-enum { UNIT_LEVELS = 8 };		/* cgroups climbed in search of a unit's name */
+enum { UNIT_LEVELS = 1024 };		/* cgroups climbed in search of a unit's name */
 
 struct matcher {
 	struct aegis_config *config;
@@ -158,40 +158,71 @@ static __always_inline bool ends_with(const char *name, long size, const char *s
 	return true;
 }
 
+static __always_inline bool is_slice(const char *name, long size)
+{
+	return ends_with(name, size, ".slice", 6);
+}
+
 static __always_inline bool is_unit(const char *name, long size)
 {
 	return ends_with(name, size, ".service", 8) || ends_with(name, size, ".scope", 6) ||
-	       ends_with(name, size, ".slice", 6) || ends_with(name, size, ".socket", 7) ||
-	       ends_with(name, size, ".mount", 6) || ends_with(name, size, ".swap", 5);
+	       ends_with(name, size, ".socket", 7) || ends_with(name, size, ".mount", 6) ||
+	       ends_with(name, size, ".swap", 5);
+}
+
+struct unit_search {
+	struct cgroup *cgroup;
+	const char *unit, *slice;	/* outermost unit, innermost slice */
+	bool complete;
+};
+
+static long unit_step(__u32 index, struct unit_search *search)
+{
+	struct cgroup *cgroup = search->cgroup;	/* a local: CO-RE must not see our struct */
+	const char *name = BPF_CORE_READ(cgroup, kn, name);
+	struct cgroup_subsys_state *parent;
+	char text[AEGIS_UNIT_SIZE];
+	long size = bpf_probe_read_kernel_str(text, sizeof(text), name);
+
+	/* What does not fit is taken for a unit: its children must not choose. */
+	if (is_unit(name, size) || size == sizeof(text))
+		search->unit = name;
+	else if (!search->slice && is_slice(name, size))
+		search->slice = name;
+	parent = BPF_CORE_READ(cgroup, self.parent);
+	if (!parent) {
+		search->complete = true;
+		return 1;
+	}
+	search->cgroup = BPF_CORE_READ(parent, cgroup);
+	return 0;
 }
 
 /*
- * The innermost cgroup directory named like a unit; a delegated child of a
- * service is still that service. No such directory: the process's own one.
+ * As systemd names it: the outermost cgroup directory that is a unit and no
+ * slice, so that neither a delegated child of a service nor a user's own
+ * manager picks another name; else the innermost slice; else the process's own
+ * directory. Empty, which is no unit, when the tree is too deep to climb or the
+ * name does not fit.
  * A global function: verified once, on its own.
  */
 __noinline int aegis_read_unit(struct aegis_unit *unit)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
-	struct cgroup *own = BPF_CORE_READ(task, cgroups, dfl_cgrp), *cgroup = own;
-	struct cgroup_subsys_state *parent;
+	struct cgroup *own = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+	struct unit_search search = { .cgroup = own };
 	const char *name;
-	int level;
 
 	if (!unit)
 		return 0;
-	for (level = 0; level < UNIT_LEVELS; level++) {
-		__builtin_memset(unit, 0, sizeof(*unit));
-		name = BPF_CORE_READ(cgroup, kn, name);
-		if (is_unit(name, bpf_probe_read_kernel_str(unit, sizeof(*unit), name)))
-			return 0;
-		parent = BPF_CORE_READ(cgroup, self.parent);
-		if (!parent)
-			break;
-		cgroup = BPF_CORE_READ(parent, cgroup);
-	}
+	bpf_loop(UNIT_LEVELS, unit_step, &search, 0);
 	__builtin_memset(unit, 0, sizeof(*unit));
-	bpf_probe_read_kernel_str(unit, sizeof(*unit), BPF_CORE_READ(own, kn, name));
+	if (!search.complete)
+		return 0;
+	name = search.unit ? search.unit : search.slice ? search.slice :
+	       BPF_CORE_READ(own, kn, name);
+	if (bpf_probe_read_kernel_str(unit, sizeof(*unit), name) == sizeof(*unit))
+		__builtin_memset(unit, 0, sizeof(*unit));
 	return 0;
 }
 

@@ -175,7 +175,7 @@ int aegis_map_fill(int fd, const char *keys, size_t key_size,
 int aegis_map_verify(int fd, const char *keys, size_t key_size,
 		     const char *values, size_t value_size, size_t count)
 {
-	char found[512];
+	char found[4096];
 	size_t i;
 	int err;
 

@@ -11,8 +11,7 @@ from aegis.errors import AegisError
 from aegis.policy.model import Identity
 
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_UNIT_SUFFIXES = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")
-_UNIT_LEVELS = 8  # as the kernel climbs
+_UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
 _SHEBANG_BYTES = 256  # of a script's first line, BINPRM_BUF_SIZE
 _DELETED = " (deleted)"
 
@@ -113,10 +112,10 @@ def read_unit(cgroup: str) -> str | None:
         number, _, path = line.partition("::")
         if number == "0":
             parts = [part for part in path.split("/") if part]
-            for part in reversed(parts[-_UNIT_LEVELS:]):
-                if part.endswith(_UNIT_SUFFIXES):
-                    return part
-            return parts[-1] if parts else None
+            units = [part for part in parts if part.endswith(_UNIT_SUFFIXES)]
+            slices = [part for part in parts if part.endswith(".slice")]
+            # The outermost unit; a user's own manager names the ones inside.
+            return next(iter(units + slices[::-1] + parts[::-1]), None)
     return None
 
 

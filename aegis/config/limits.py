@@ -3,7 +3,7 @@
 
 EXE_BYTES = 63  # AEGIS_NAME_SIZE less the NUL
 PATH_BYTES = 255  # AEGIS_PATH_SIZE less the NUL; cmdline selectors too
-UNIT_BYTES = 127  # AEGIS_UNIT_SIZE less the NUL
+UNIT_BYTES = 126  # AEGIS_UNIT_SIZE less two: a name that fills it may be a cut one
 APPS = 4096  # AEGIS_APPS_MAX less app 0
 PROGRAMS = 4096  # of [whitelist]; with the rules they fill AEGIS_STRINGS_MAX
 ENTRIES = 65536  # half of AEGIS_NETS_MAX: two generations share it

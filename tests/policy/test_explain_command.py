@@ -201,11 +201,13 @@ def test_trust_is_ownership_and_mode(tmp_path: Path) -> None:
         ("1:name=systemd:/x.service\n0::/system.slice/a.service/sub/group\n", "a.service"),
         ("0::/user.slice/user-1000.slice/session-2.scope\n", "session-2.scope"),
         ("0::/plain/group\n", "group"),
-        ("0::/a.service/1/2/3/4/5/6/7/8\n", "8"),
+        ("0::/a.service/1/2/3/4/5/6/7/8\n", "a.service"),
+        ("0::/user.slice/user-1.slice/user@1.service/app.slice/b.service\n", "user@1.service"),
+        ("0::/user.slice/user-1.slice/x\n", "user-1.slice"),
         ("0::/\n", None),
         ("1:name=systemd:/x.service\n", None),
     ],
 )
-def test_the_unit_is_the_innermost_cgroup_named_like_one(text: str, unit: str | None) -> None:
+def test_the_unit_is_the_outermost_cgroup_named_like_one(text: str, unit: str | None) -> None:
     """As kernel/classify.bpf.h climbs; without one, the process's own directory."""
     assert read_unit(text) == unit
