@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,16 @@ class Agent:
         self._programs = programs
         self._stdout = folder / "events.jsonl"
         self._stderr = folder / "stderr"
+        self._log = folder / "log.jsonl"  # not the host's
         self._process: subprocess.Popen[bytes] | None = None
         self._fence: tuple[Path, Talk] | None = None
-        self._fence_port = 40000
+        self.fences = 0
 
     def start(self, *flags: str) -> None:
         """Return once verdicts are in force."""
         place = [] if AT_ROOT else ["--cgroup", str(self.cgroup)]
         argv = [sys.executable, "-m", "aegis", "run", "-c", str(self.policy), "--json"]
+        argv += ["--log", str(self._log)]
         begin = self._stderr.stat().st_size if self._stderr.exists() else 0
         with self._stdout.open("ab") as stdout, self._stderr.open("ab") as stderr:
             self._process = subprocess.Popen(
@@ -86,6 +89,10 @@ class Agent:
         self.wait_stderr("aegis: ready", begin)
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -95,13 +102,14 @@ class Agent:
         return self._stderr.read_bytes()[begin:].decode(errors="replace")
 
     def wait_stderr(self, text: str, begin: int = 0) -> None:
-        def said() -> bool:
-            assert self._process is not None
+        assert self._process is not None
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.stderr(begin):
             if self._process.poll() is not None and text not in self.stderr(begin):
                 raise AssertionError(f"the agent ended: {self.stderr(begin)}")
-            return text in self.stderr(begin)
-
-        self._wait(said, f"{text!r} on stderr; it said: ", lambda: self.stderr(begin))
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no {text!r} on stderr; it said: {self.stderr(begin)}")
+            time.sleep(0.02)
 
     def mark(self) -> int:
         """A place in the stream of events, for :meth:`events`."""
@@ -109,64 +117,76 @@ class Agent:
 
     def events(self, since: int = 0) -> list[Event]:
         """Every event written since *since*, each line parsed; all must be JSON objects."""
-        return list(self._parse(self._stdout.read_bytes()[since:]))
+        return list(self.stream(since))
 
-    def _parse(self, text: bytes) -> Iterator[Event]:
-        whole = text[: text.rfind(b"\n") + 1]  # a line may be half written
-        for line in whole.splitlines():
-            event = json.loads(line)
-            assert isinstance(event, dict), line
+    def stream(self, since: int = 0) -> Iterator[Event]:
+        """The same, one by one, for when there are too many to hold."""
+        for event, _ in self._parse(since):
             yield event
+
+    def _parse(self, since: int) -> Iterator[tuple[Event, int]]:
+        """Each event, and the place after it; a line may be half written yet."""
+        with self._stdout.open("rb") as file:
+            file.seek(since)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                since += len(line)
+                event = json.loads(line)
+                assert isinstance(event, dict), line
+                yield event, since
 
     def wait_event(self, since: int = 0, **wanted: object) -> Event:
         """The first event since *since* whose fields have these values."""
-        found: list[Event] = []
+        event = self._find_event(since, PATIENCE, wanted)
+        assert event is not None, f"no event with {wanted}; there were: {self._tail(since)}"
+        return event
 
-        def seen() -> bool:
-            found[:] = [event for event in self.events(since) if matches(event, **wanted)]
-            return bool(found)
-
-        self._wait(seen, f"an event with {wanted}; there were: ", lambda: self._tail(since))
-        return found[0]
+    def _find_event(self, since: int, patience: float, wanted: dict[str, object]) -> Event | None:
+        deadline = time.monotonic() + patience
+        while True:
+            for event, after in self._parse(since):
+                if matches(event, **wanted):
+                    return event
+                since = after
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.02)
 
     def settled_events(self, since: int = 0, **wanted: object) -> list[Event]:
-        """All events with these values of what happened before this call, and no later ones.
+        """All events with these values of what happened before this call, and no later ones."""
+        self.settle()
+        return [event for event in self.stream(since) if matches(event, **wanted)]
 
-        The ring keeps order: when an event of our own is out, so is all before it.
+    def settle(self) -> None:
+        """Wait until everything that happened before this call has been written.
+
+        The ring keeps order: when an event of our own is out, so is all before it. A
+        full ring loses ours as well, hence again.
         """
-        self._pass_fence()
-        return [event for event in self.events(since) if matches(event, **wanted)]
+        assert self._fence is not None
+        prober, talk = self._fence
+        since, deadline = self.mark(), time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            self.fences += 1
+            port = 40000 + self.fences
+            assert talk.say(f"udp-send 127.0.0.1 {port}") == "OK"
+            wanted = {"process__executable": str(prober), "destination__port": port}
+            if self._find_event(since, PATIENCE / 20, wanted) is not None:
+                return
+        raise AssertionError(f"events do not flow; the last ones: {self._tail(since)}")
 
     def set_fence(self, prober: Path) -> None:
         """*prober* has a rule that reports each of its connections (see ``policies``)."""
         self._fence = (prober, self._programs.talk(prober))
 
-    def _pass_fence(self) -> None:
-        assert self._fence is not None
-        prober, talk = self._fence
-        self._fence_port += 1
-        since = self.mark()
-        assert talk.say(f"udp-send 127.0.0.1 {self._fence_port}") == "OK"
-        self.wait_event(
-            since,
-            process__executable=str(prober),
-            destination__port=self._fence_port,
-        )
-
     def _tail(self, since: int) -> str:
         lines = [
             f"{field(event, 'process.executable')} {field(event, 'destination')} "
             f"{field(event, 'aegis.verdict')} {field(event, 'rule.name')}"
-            for event in self.events(since)[-10:]
+            for event in deque(self.stream(since), maxlen=10)
         ]
         return "\n".join([*lines, self.stderr()[-2000:]])
-
-    def _wait(self, done: Callable[[], bool], what: str, context: Callable[[], str]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not done():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"no {what}{context()}")
-            time.sleep(0.02)
 
     def status(self) -> dict[str, Any]:
         finished = self.command("status", "--json")

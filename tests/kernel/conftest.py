@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures: the workshop, network and servers once; a cgroup and an agent for each policy."""
+"""Fixtures: the workshop, network and servers once; one agent for most of the tests."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,6 @@ from tests.kernel.policies import FENCE, PolicyFile, write_policy
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
 from tests.kernel.workshop import Workshop, make_directory, missing_tools
-
-StartAgent = Callable[..., tuple[Agent, PolicyFile]]
 
 
 def _what_is_missing() -> str | None:
@@ -70,13 +67,13 @@ def servers(network: Network) -> Iterator[Servers]:
         made.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scratch(host: None) -> Iterator[ScratchCgroup]:
     with ScratchCgroup() as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def programs(scratch: ScratchCgroup, network: Network) -> Iterator[Programs]:
     made = Programs(scratch, network)
     try:
@@ -85,37 +82,68 @@ def programs(scratch: ScratchCgroup, network: Network) -> Iterator[Programs]:
         made.close()
 
 
-def _start(
-    stack: contextlib.ExitStack,
-    workshop: Workshop,
-    scratch: ScratchCgroup,
-    programs: Programs,
-) -> StartAgent:
-    def start(text: str, *flags: str, wrapper: Sequence[str] = ()) -> tuple[Agent, PolicyFile]:
-        folder = workshop.new_folder()
+class Agents:
+    """Never two agents at once: at the root cgroup the second would be refused."""
+
+    def __init__(self, workshop: Workshop, scratch: ScratchCgroup, programs: Programs) -> None:
+        self._workshop = workshop
+        self._scratch = scratch
+        self._programs = programs
+        self._running: tuple[Agent, PolicyFile] | None = None
+        self._shared = False
+
+    def start(
+        self, text: str, *flags: str, wrapper: Sequence[str] = ()
+    ) -> tuple[Agent, PolicyFile]:
+        """A new agent with the policy *text*."""
+        self.close()
+        folder = self._workshop.new_folder()
         policy = write_policy(folder, text)
-        agent = Agent(policy.path, scratch.path, folder, programs, wrapper)
-        stack.callback(agent.close)
+        agent = Agent(policy.path, self._scratch.path, folder, self._programs, wrapper)
+        self._running, self._shared = (agent, policy), False
         agent.start(*flags)
-        agent.set_fence(workshop.install(FENCE))
+        agent.set_fence(self._workshop.install(FENCE))
         return agent, policy
 
-    return start
+    def share(self, text: str) -> tuple[Agent, PolicyFile]:
+        """One that runs anyway, with the policy *text*: a reload is quicker than a start."""
+        if self._running is None or not self._shared:
+            started = self.start(text)
+            self._shared = True
+            return started
+        agent, policy = self._running
+        policy.replace(text)
+        finished = agent.command("reload")
+        assert finished.returncode == 0, finished.stderr
+        return agent, policy
+
+    def close(self) -> None:
+        """End and unload what runs."""
+        if self._running is not None:
+            agent, _ = self._running
+            self._running = None
+            agent.close()
 
 
-@pytest.fixture(scope="module")
-def start_module_agent(
-    workshop: Workshop, scratch: ScratchCgroup, programs: Programs
-) -> Iterator[StartAgent]:
-    """Starts the one agent of a module; it is unloaded after the module's last test."""
-    with contextlib.ExitStack() as stack:
-        yield _start(stack, workshop, scratch, programs)
+@pytest.fixture(scope="session")
+def agents(workshop: Workshop, scratch: ScratchCgroup, programs: Programs) -> Iterator[Agents]:
+    made = Agents(workshop, scratch, programs)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
-@pytest.fixture
-def start_agent(
-    workshop: Workshop, scratch: ScratchCgroup, programs: Programs
-) -> Iterator[StartAgent]:
-    """Starts an agent for one test; it is unloaded after it."""
-    with contextlib.ExitStack() as stack:
-        yield _start(stack, workshop, scratch, programs)
+# Without an agent first; then those that share one; then those that want their own.
+_ORDER = ["test_harness", "", "test_names", "test_life"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A start costs the kernel's verifier seconds, minutes where it is emulated."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.stem if item.path.parent == here else ""
+        return _ORDER.index(name if name in _ORDER else "")
+
+    items.sort(key=rank)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.kernel.agent import Agent
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.network import (
     PRIVATE4,
     REMOTE4,
@@ -175,10 +175,10 @@ def rule(map_: Map) -> str:
 
 
 @pytest.fixture(scope="module")
-def agent(servers: Servers, start_module_agent: StartAgent) -> Agent:
+def agent(servers: Servers, agents: Agents) -> Agent:
     servers.open(53, 443, 8086, 8087)
     policy = "[whitelist]\nresolvers = false\n" + "\n".join(map(rule, MAPS))
-    started, _ = start_module_agent(policy)
+    started, _ = agents.share(policy)
     return started
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.kernel.agent import Agent, field
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
 from tests.kernel.settings import AT_ROOT
@@ -36,9 +36,9 @@ actions = ["log", "block"]
 
 
 @pytest.fixture(scope="module")
-def agent(servers: Servers, start_module_agent: StartAgent) -> Agent:
+def agent(servers: Servers, agents: Agents) -> Agent:
     servers.open(8086, 8087)
-    started, _ = start_module_agent(POLICY)
+    started, _ = agents.share(POLICY)
     return started
 
 

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address, ip_address
 import pytest
 
 from tests.kernel.agent import Agent, field
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.forms import CASE_IDS, CASES, FORMS, Form
 from tests.kernel.network import REMOTE4, REMOTE6
 from tests.kernel.policies import PolicyFile
@@ -31,9 +31,9 @@ REMOTE_IDS = [f"{form.name}-{address}" for form, address in REMOTE_CASES]
 
 
 @pytest.fixture(scope="module")
-def agent_and_policy(servers: Servers, start_module_agent: StartAgent) -> tuple[Agent, PolicyFile]:
+def agent_and_policy(servers: Servers, agents: Agents) -> tuple[Agent, PolicyFile]:
     servers.open(8086, 8087)
-    return start_module_agent(POLICY)
+    return agents.share(POLICY)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.agent import Agent, field
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
 from tests.kernel.settings import NOBODY
@@ -48,9 +48,9 @@ os.execve(fd, ["{CURL}", "-sS", "--noproxy", "*", "{PAGE}"], dict(os.environ))
 
 
 @pytest.fixture(scope="module")
-def agent(servers: Servers, start_module_agent: StartAgent) -> Agent:
+def agent(servers: Servers, agents: Agents) -> Agent:
     servers.open(8086, 8087)
-    started, _ = start_module_agent(POLICY)
+    started, _ = agents.share(POLICY)
     return started
 
 

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Enforcement outlives the agent; only ``unload`` ends it."""
 
+import json
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.kernel.agent import Agent, aegis, field
+from tests.kernel.agent import Agent, field
 from tests.kernel.cgroup import ScratchCgroup
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
+from tests.kernel.flooding import flooding
+from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Programs, Talk
 from tests.kernel.servers import Servers
 from tests.kernel.settings import AT_ROOT
@@ -29,17 +29,53 @@ actions = ["log", "block"]
 """
 
 
-@pytest.fixture(autouse=True)
-def served(servers: Servers) -> None:
+class House:
+    """One agent for all, started again by those who come after its end."""
+
+    def __init__(self, agents: Agents, talk: Talk) -> None:
+        self.old = talk
+        self.agent, self.policy = agents.start(POLICY)
+        self._flags: tuple[str, ...] = ()
+
+    def run(self, *flags: str) -> Agent:
+        """The agent, running with *flags* and POLICY."""
+        if self.agent.is_running and self._flags != flags:
+            self.agent.stop()
+        self.policy.replace(POLICY)
+        if self.agent.is_running:
+            finished = self.agent.command("reload")
+            assert finished.returncode == 0, finished.stderr
+        else:
+            self.agent.start(*flags)
+        self._flags = flags
+        return self.agent
+
+
+@pytest.fixture(scope="module")
+def house(agents: Agents, workshop: Workshop, programs: Programs, servers: Servers) -> House:
     servers.open(8086, 8087)
+    agents.close()
+    older_than_the_agent = programs.talk(workshop.install("restricted"))
+    assert older_than_the_agent.reaches("tcp", "127.0.0.1", 8087)
+    return House(agents, older_than_the_agent)
 
 
 @pytest.fixture
-def talk(workshop: Workshop, programs: Programs) -> Talk:
-    """Started before the agent of the test, and judged by it all the same."""
+def agent(house: House) -> Agent:
+    return house.run()
+
+
+@pytest.fixture
+def policy(house: House) -> PolicyFile:
+    return house.policy
+
+
+@pytest.fixture
+def talk(house: House, workshop: Workshop, programs: Programs) -> Iterator[Talk]:
+    """A program that runs through it all."""
     talk = programs.talk(workshop.install("restricted"))
-    assert talk.reaches("tcp", "127.0.0.1", 8087)
-    return talk
+    yield talk
+    assert talk.end() == 0
 
 
 def is_enforced(talk: Talk) -> bool:
@@ -55,52 +91,38 @@ def attached(scratch: ScratchCgroup) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@contextmanager
-def flooding(programs: Programs, program: Path, port: int, answers: list[str]) -> Iterator[None]:
-    """*program* connects to *port* as fast as it can, while the block lasts."""
-    stop = threading.Event()
-
-    def flood() -> None:
-        while not stop.is_set() or not answers:
-            command = ["flood", "127.0.0.1", str(port), "20000", "2"]
-            answers.append(programs.run(program, *command).stdout)
-
-    thread = threading.Thread(target=flood)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def assert_nothing_is_left(agent: Agent, talk: Talk, scratch: ScratchCgroup) -> None:
+    assert talk.reaches("tcp", "127.0.0.1", 8087)
+    assert "aegis" not in attached(scratch)
+    status = agent.command("status")
+    assert status.returncode == 1
+    assert "nothing is in force" in status.stdout
 
 
-def test_a_program_older_than_the_agent_is_governed_and_flagged(
-    talk: Talk, start_agent: StartAgent
-) -> None:
+def test_a_program_older_than_the_agent_is_governed_and_flagged(house: House) -> None:
     """What runs already is read from the live process: ``seeded``."""
-    agent, policy = start_agent(POLICY)
+    agent = house.run()
+    since = agent.mark()
+    assert is_enforced(house.old)
+    [event] = agent.settled_events(since, process__pid=house.old.pid)
+    assert "seeded" in field(event, "aegis.identity")
+    assert field(event, "rule.name") == house.policy.rule('exe = "restricted"')
+    assert field(event, "process.command_line").endswith("/restricted -")
+
+
+def test_a_program_younger_than_the_agent_is_not_flagged(agent: Agent, talk: Talk) -> None:
+    """``seeded`` is said only of those whose exec was not seen."""
     since = agent.mark()
     assert is_enforced(talk)
     [event] = agent.settled_events(since, process__pid=talk.pid)
-    assert "seeded" in field(event, "aegis.identity")
-    assert field(event, "rule.name") == policy.rule('exe = "restricted"')
-
-
-def test_a_program_younger_than_the_agent_is_not_flagged(
-    start_agent: StartAgent, workshop: Workshop, programs: Programs
-) -> None:
-    """``seeded`` is said only of those whose exec was not seen."""
-    agent, _ = start_agent(POLICY)
-    outcome = programs.run(workshop.install("restricted"), "tcp", "127.0.0.1", "8087")
-    [event] = agent.settled_events(process__pid=outcome.pid)
     assert "seeded" not in field(event, "aegis.identity")
 
 
-def change_to_8087(agent: Agent, by: str) -> None:
+def reload(agent: Agent, by: str) -> None:
     begin = len(agent.stderr())
     if by == "SIGHUP":
         agent.send_signal(signal.SIGHUP)
-        agent.wait_stderr("reload", begin)
+        agent.wait_stderr("aegis: reloaded", begin)
     else:
         finished = agent.command("reload")
         assert finished.returncode == 0, finished.stderr
@@ -108,24 +130,17 @@ def change_to_8087(agent: Agent, by: str) -> None:
 
 @pytest.mark.parametrize("by", ["SIGHUP", "command"])
 def test_reload_puts_the_new_policy_in_force(
-    by: str, talk: Talk, start_agent: StartAgent, workshop: Workshop, programs: Programs
+    by: str, agent: Agent, policy: PolicyFile, talk: Talk
 ) -> None:
-    """For running programs and for new ones, with the generation in the event."""
-    agent, policy = start_agent(POLICY)
+    """Also for running programs, and events carry the new generation."""
+    since = agent.mark()
     assert is_enforced(talk)
     policy.replace(POLICY.replace("8086", "8087"))
-    before = field(agent.settled_events(process__pid=talk.pid)[-1], "aegis.generation")
-    change_to_8087(agent, by)
-    assert not is_enforced_backwards(talk)
-    outcome = programs.run(workshop.install("restricted"), "tcp", "127.0.0.1", "8086")
-    assert outcome.word == "EPERM"
-    after = field(agent.settled_events(process__pid=outcome.pid)[-1], "aegis.generation")
-    assert after > before
-
-
-def is_enforced_backwards(talk: Talk) -> bool:
-    """Whether 8086 is still open and 8087 still closed."""
-    return talk.reaches("tcp", "127.0.0.1", 8086) or not talk.reaches("tcp", "127.0.0.1", 8087)
+    reload(agent, by)
+    assert talk.reaches("tcp", "127.0.0.1", 8087)
+    assert not talk.reaches("tcp", "127.0.0.1", 8086)
+    before, after = agent.settled_events(since, process__pid=talk.pid)
+    assert field(after, "aegis.generation") > field(before, "aegis.generation")
 
 
 BROKEN = [
@@ -135,41 +150,50 @@ BROKEN = [
 ]
 
 
+@pytest.mark.parametrize("by", ["SIGHUP", "command"])
 @pytest.mark.parametrize(("text", "said"), BROKEN)
 def test_a_broken_policy_leaves_the_old_one_in_force(
-    text: str, said: str, talk: Talk, start_agent: StartAgent
+    text: str, said: str, by: str, house: House, talk: Talk
 ) -> None:
-    """Exit code not 0, the place of the mistake, and nothing changes; then it recovers."""
-    agent, policy = start_agent(POLICY)
-    policy.replace(text)
-    finished = agent.command("reload")
-    assert finished.returncode != 0
-    assert f"{policy.path}:" in finished.stderr + finished.stdout
-    assert said in finished.stderr + finished.stdout
+    """An error with the place of the mistake, nothing changes, and the next reload works."""
+    agent = house.run()
+    house.policy.replace(text)
+    if by == "SIGHUP":
+        begin = len(agent.stderr())
+        agent.send_signal(signal.SIGHUP)
+        agent.wait_stderr("reload failed", begin)
+        message = agent.stderr(begin)
+    else:
+        finished = agent.command("reload")
+        assert finished.returncode != 0
+        message = finished.stderr
+    assert f"{house.policy.path}:" in message
+    assert said in message
     assert is_enforced(talk)
-    policy.replace(POLICY.replace("8086", "8087"))
-    assert agent.command("reload").returncode == 0
-    assert not is_enforced_backwards(talk)
+    house.policy.replace(POLICY.replace("8086", "8087"))
+    reload(agent, by)
+    assert not talk.reaches("tcp", "127.0.0.1", 8086)
 
 
 def test_a_policy_others_can_write_to_is_not_put_in_force(
-    talk: Talk, start_agent: StartAgent
+    agent: Agent, policy: PolicyFile, talk: Talk
 ) -> None:
     """The trust check names the path; the policy in force stays."""
-    agent, policy = start_agent(POLICY)
     policy.replace(POLICY.replace("8086", "8087"))
     policy.path.chmod(0o666)
     finished = agent.command("reload")
     assert finished.returncode != 0
-    assert str(policy.path) in finished.stderr + finished.stdout
+    assert str(policy.path) in finished.stderr
     assert is_enforced(talk)
 
 
 def test_no_verdict_is_wrong_while_policies_are_exchanged(
-    start_agent: StartAgent, workshop: Workshop, programs: Programs
+    agent: Agent, policy: PolicyFile, workshop: Workshop, programs: Programs
 ) -> None:
-    """Ten reloads under fire: what is allowed by both is never refused, nor the reverse."""
-    agent, policy = start_agent(POLICY.replace("detent = 0", ""))
+    """Five reloads under fire: what is allowed by both is never refused, nor the reverse."""
+    text = POLICY.replace("detent = 0", "")  # a flood of events is another test
+    policy.replace(text)
+    reload(agent, "command")
     allowed: list[str] = []
     refused: list[str] = []
     restricted = workshop.install("restricted")
@@ -177,123 +201,102 @@ def test_no_verdict_is_wrong_while_policies_are_exchanged(
         flooding(programs, restricted, 8086, allowed),
         flooding(programs, restricted, 8087, refused),
     ):
-        for number in range(10):
-            policy.replace(POLICY.replace('["8086"', f'["{9000 + number}", "8086"'))
-            assert agent.command("reload").returncode == 0
+        for number in range(5):
+            policy.replace(text.replace('["8086"', f'["{9000 + number}", "8086"'))
+            reload(agent, "command")
+    assert allowed
     assert all('"refused": 0, "failed": 0' in answer for answer in allowed), allowed
+    assert refused
     assert all('"allowed": 0,' in answer for answer in refused), refused
 
 
-def test_sigterm_stops_the_agent_and_not_the_enforcement(
-    talk: Talk, start_agent: StartAgent, workshop: Workshop, programs: Programs
+def test_a_second_agent_is_refused(house: House, agent: Agent, talk: Talk) -> None:
+    """Two agents would undo each other's policies: a clear line, and nothing changes."""
+    finished = agent.command("run", "-c", house.policy.path, "--observe")
+    assert finished.returncode != 0
+    assert "already" in finished.stderr
+    assert is_enforced(talk)
+
+
+def test_an_agent_killed_is_adopted_by_the_next_without_a_gap(
+    agent: Agent, talk: Talk, workshop: Workshop, programs: Programs
 ) -> None:
-    """Stopping is not unloading: for programs that run and for new ones."""
-    agent, _ = start_agent(POLICY)
+    """SIGKILL under fire and a new agent: not one connection slips through, all is counted.
+
+    What was executed in between is known exactly: the kernel took it down at exec.
+    """
+    before, answers = agent.counters(), list[str]()
+    with flooding(programs, workshop.install("restricted"), 8087, answers):
+        agent.stop(signal.SIGKILL)
+        assert is_enforced(talk)
+        between = programs.talk(workshop.install("restricted"))
+        assert is_enforced(between)
+        agent.start()
+    assert answers
+    assert all('"allowed": 0,' in answer for answer in answers), answers
+    agent.settle()  # until then the ring may be full
+    since, after = agent.mark(), agent.counters()
+    assert after["blocked"] - before["blocked"] >= 20000 * len(answers)
+    assert after["decided"] == sum(
+        after[name] for name in ("emitted", "suppressed", "lost", "quiet")
+    )
+    assert is_enforced(between)
+    [event] = agent.settled_events(since, process__pid=between.pid)
+    assert "seeded" not in field(event, "aegis.identity")
+
+
+def test_sigterm_stops_the_agent_and_not_the_enforcement(
+    agent: Agent, talk: Talk, workshop: Workshop, programs: Programs
+) -> None:
+    """Stopping is not unloading, for running programs and new ones; ``status`` says so."""
     assert agent.stop() == 0
     assert is_enforced(talk)
     outcome = programs.run(workshop.install("restricted"), "tcp", "127.0.0.1", "8087")
     assert outcome.word == "EPERM"
+    status = agent.command("status", "--json")
+    assert status.returncode == 1
+    state = json.loads(status.stdout)
+    assert state["agent"] is None
+    assert any("no agent" in problem for problem in state["problems"])
+    assert agent.command("reload").returncode != 0
 
 
-def test_an_agent_killed_is_adopted_by_the_next_without_a_gap(
-    talk: Talk, start_agent: StartAgent, workshop: Workshop, programs: Programs
-) -> None:
-    """SIGKILL, then a new agent: not one connection slips through, and events flow again."""
-    agent, _ = start_agent(POLICY)
-    answers: list[str] = []
-    with flooding(programs, workshop.install("restricted"), 8087, answers):
-        agent.stop(signal.SIGKILL)
-        assert is_enforced(talk)
-        agent.start()
-    assert all('"allowed": 0,' in answer for answer in answers), answers
-    since = agent.mark()
+def test_unload_ends_it_without_an_agent(house: House, talk: Talk, scratch: ScratchCgroup) -> None:
+    """What a killed agent left behind is taken out by the command alone; twice is fine."""
+    if house.agent.is_running:
+        house.agent.stop(signal.SIGKILL)
     assert is_enforced(talk)
-    assert len(agent.settled_events(since, process__pid=talk.pid)) == 1
-
-
-def test_a_program_started_while_no_agent_ran_is_known_exactly(
-    start_agent: StartAgent, workshop: Workshop, programs: Programs
-) -> None:
-    """Identity is taken by the kernel at exec, agent or not: nothing is ``seeded``."""
-    agent, _ = start_agent(POLICY)
-    agent.stop(signal.SIGKILL)
-    talk = programs.talk(workshop.install("restricted"))
-    assert not talk.reaches("tcp", "127.0.0.1", 8087)
-    agent.start()
-    since = agent.mark()
-    assert not talk.reaches("tcp", "127.0.0.1", 8087)
-    [event] = agent.settled_events(since, process__pid=talk.pid)
-    assert "seeded" not in field(event, "aegis.identity")
-
-
-def test_counters_survive_the_agent(
-    talk: Talk, start_agent: StartAgent, workshop: Workshop
-) -> None:
-    """What was decided while nobody listened is counted, and lost events are counted too."""
-    agent, _ = start_agent(POLICY)
-    before = agent.counters()
-    agent.stop(signal.SIGKILL)
-    assert is_enforced(talk)
-    agent.start()
-    after = agent.counters()
-    assert after["blocked"] - before["blocked"] >= 1
-    outcomes = ("emitted", "suppressed", "lost", "quiet")
-    assert after["decided"] == sum(after[name] for name in outcomes)
+    for _ in range(2):
+        finished = house.agent.command("unload")
+        assert finished.returncode == 0, finished.stderr
+    assert_nothing_is_left(house.agent, talk, scratch)
 
 
 def test_unload_ends_it_while_the_agent_runs(
-    talk: Talk, start_agent: StartAgent, scratch: ScratchCgroup
+    agent: Agent, talk: Talk, scratch: ScratchCgroup
 ) -> None:
     """After ``unload`` a fresh connection works and nothing of ours is attached."""
-    agent, _ = start_agent(POLICY)
     assert is_enforced(talk)
     assert "aegis" in attached(scratch)
     finished = agent.command("unload")
     assert finished.returncode == 0, finished.stderr
+    assert_nothing_is_left(agent, talk, scratch)
+    agent.stop()
+
+
+def test_observe_flag_and_unload_on_exit(house: House, talk: Talk, scratch: ScratchCgroup) -> None:
+    """``--observe`` outranks the file, also after a reload; then nothing is left behind."""
+    agent = house.run("--observe", "--unload-on-exit")
     assert not is_enforced(talk)
-    assert "aegis" not in attached(scratch)
-
-
-def test_unload_ends_it_without_an_agent(
-    talk: Talk, start_agent: StartAgent, scratch: ScratchCgroup
-) -> None:
-    """What a killed agent left behind is taken out by the command alone; again is fine."""
-    agent, _ = start_agent(POLICY)
-    agent.stop(signal.SIGKILL)
-    assert is_enforced(talk)
-    for _ in range(2):
-        finished = agent.command("unload")
-        assert finished.returncode == 0, finished.stderr
+    reload(agent, "command")
     assert not is_enforced(talk)
-    assert "aegis" not in attached(scratch)
-
-
-def test_unload_on_exit_leaves_nothing(
-    talk: Talk, start_agent: StartAgent, scratch: ScratchCgroup
-) -> None:
-    """``run --unload-on-exit`` is for trying out: gone with the agent."""
-    agent, _ = start_agent(POLICY, "--unload-on-exit")
-    assert is_enforced(talk)
     assert agent.stop() == 0
-    assert not is_enforced(talk)
-    assert "aegis" not in attached(scratch)
+    assert_nothing_is_left(agent, talk, scratch)
 
 
-def test_status_without_an_agent_says_so(scratch: ScratchCgroup) -> None:
-    """Not loaded is an answer and not a traceback."""
-    finished = aegis("status", cgroup=scratch.path)
-    assert "Traceback" not in finished.stderr
-    assert finished.returncode != 0
-
-
-@pytest.mark.parametrize(
-    ("flag", "mode", "enforced"), [("--observe", "enforce", False), ("--enforce", "observe", True)]
-)
-def test_a_flag_overrides_the_mode_of_the_file(
-    flag: str, mode: str, enforced: bool, talk: Talk, start_agent: StartAgent
-) -> None:
-    """Also after a reload: the administrator's word at start outlives the file's."""
-    agent, _ = start_agent(POLICY.replace("detent", f'mode = "{mode}"\ndetent'), flag)
-    assert is_enforced(talk) is enforced
-    assert agent.command("reload").returncode == 0
-    assert is_enforced(talk) is enforced
+def test_enforce_flag_outranks_the_file(house: House, talk: Talk) -> None:
+    """``--enforce`` likewise."""
+    agent = house.run("--enforce")
+    house.policy.replace(POLICY.replace("detent", 'mode = "observe"\ndetent'))
+    reload(agent, "command")
+    assert is_enforced(talk)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.agent import Agent, field
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.hooks import HookRun, Hooks
 from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Outcome, Programs
@@ -69,12 +69,12 @@ actions = ["log"]
 class House:
     """The programs of this module under one running agent."""
 
-    def __init__(self, workshop: Workshop, start: StartAgent) -> None:
+    def __init__(self, workshop: Workshop, agents: Agents) -> None:
         self.client = workshop.script("client.py", PYTHON_CLIENT)
         self.killed = workshop.install("killed")
         self.reported = workshop.install("reported")
         self.hooks = Hooks(workshop.new_folder())
-        self.agent, self.policy = start(
+        self.agent, self.policy = agents.share(
             POLICY.format(
                 scripts=self.hooks.directory,
                 client=self.client,
@@ -85,9 +85,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(workshop: Workshop, servers: Servers, start_module_agent: StartAgent) -> House:
+def house(workshop: Workshop, servers: Servers, agents: Agents) -> House:
     servers.open(8086, 8087)
-    return House(workshop, start_module_agent)
+    return House(workshop, agents)
 
 
 @pytest.fixture
@@ -162,11 +162,13 @@ def test_the_event_says_who_what_where_and_which_rule(
 
 def test_event_numbers_are_unique_and_rise(agent: Agent, programs: Programs) -> None:
     """A gap or a repetition in ``event.sequence`` would hide a lost event."""
-    programs.curl("curl", "http://127.0.0.1:8087/")
-    events = agent.settled_events()
+    since = agent.mark()
+    for _ in range(3):
+        programs.curl("curl", "http://127.0.0.1:8087/")
+    events = agent.settled_events(since)
     numbers = [field(event, "event.sequence") for event in events]
     assert numbers == sorted(set(numbers))
-    assert len({field(event, "event.id") for event in events}) == len(events) > 0
+    assert len({field(event, "event.id") for event in events}) == len(events) > 3
 
 
 def hook_run(house: House, outcome: Outcome) -> HookRun:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.agent import Agent, field
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4, REMOTE4_NEAR, REMOTE4_OTHER, REMOTE6
 from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Programs
@@ -57,7 +57,7 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(workshop: Workshop, servers: Servers, start_module_agent: StartAgent) -> House:
+def house(workshop: Workshop, servers: Servers, agents: Agents) -> House:
     servers.open(8086, 8087)
     hosts = workshop.new_folder() / "hosts"
     hosts.write_text(HOSTS)
@@ -66,7 +66,7 @@ def house(workshop: Workshop, servers: Servers, start_module_agent: StartAgent) 
         subprocess.run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], check=True)
     line = f'mount --bind "{hosts}" /etc/hosts && exec "$@"'
     wrapper = ["unshare", "--mount", "--propagation", "private", "sh", "-c", line, "sh"]
-    agent, policy = start_module_agent(POLICY, wrapper=wrapper)
+    agent, policy = agents.start(POLICY, wrapper=wrapper)
     return House(agent, policy, hosts)
 
 
@@ -105,8 +105,9 @@ def test_a_name_that_does_not_resolve_allows_nothing_and_is_told(
     assert not talk.reaches("tcp", REMOTE6, 8086)
     entry = POLICY.index("nobody.invalid")
     line = POLICY[:entry].count("\n") + 1
-    warnings = [text for text in house.agent.stderr().splitlines() if "nobody.invalid" in text]
-    assert any(f"{house.policy.path}:{line}" in text for text in warnings), house.agent.stderr()
+    notice = house.agent.wait_event(aegis__notice="name-unresolved")
+    assert field(notice, "rule.name") == f"{house.policy.path}:{line}"
+    assert "nobody.invalid" in field(notice, "message")
 
 
 def test_a_public_name_cannot_point_inside(

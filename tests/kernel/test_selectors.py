@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.agent import Agent, field
 from tests.kernel.cgroup import ScratchCgroup
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
@@ -106,13 +106,13 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(workshop: Workshop, servers: Servers, start_module_agent: StartAgent) -> House:
+def house(workshop: Workshop, servers: Servers, agents: Agents) -> House:
     servers.open(8086, 8087)
     tool = workshop.install("tool")
     (workshop.bin / "link-to-tool").symlink_to(tool)
     workshop.script("wrapper.py", WRAPPER)
     text = POLICY.format(bin=workshop.bin, nobody=NOBODY)
-    return House(*start_module_agent(text), workshop.bin)
+    return House(*agents.share(text), workshop.bin)
 
 
 def rule_of(house: House, pid: int, since: int) -> str:
@@ -220,7 +220,9 @@ def test_user_rule_does_not_reach_another_program_of_that_user(
     ("unit", "expected"),
     [
         pytest.param("telegraf.service", "EPERM", id="its-unit"),
+        pytest.param("telegraf.service/worker", "EPERM", id="its-delegated-child"),
         pytest.param("telegraf2.service", "OK", id="another-unit"),
+        pytest.param("user@1.service/telegraf.service", "OK", id="a-name-its-user-chose"),
         pytest.param(None, "OK", id="no-unit"),
     ],
 )
@@ -299,10 +301,10 @@ def test_exec_changes_the_program(
 ) -> None:
     """What a governed program execs is judged by what it is, not by who called."""
     before = servers.connections(8087)
-    shell = workshop.install("by-path-shell", "/usr/bin/busybox")
+    shell = workshop.install("by-path-shell", "/bin/sh")
     line = 'exec "$0" tcp 127.0.0.1 8087'
-    outcome = programs.run(shell, "sh", "-c", line, workshop.install("by-path"))
+    outcome = programs.run(shell, "-c", line, workshop.install("by-path"))
     assert outcome.word == "EPERM"
-    outcome = programs.run(shell, "sh", "-c", line, workshop.install("stranger"))
+    outcome = programs.run(shell, "-c", line, workshop.install("stranger"))
     assert outcome.word == "OK"
     assert servers.connections(8087) == before + 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.agent import Agent, field
-from tests.kernel.conftest import StartAgent
+from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4, REMOTE4_OTHER, REMOTE6
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
@@ -49,9 +49,9 @@ ignore = true
 
 
 @pytest.fixture(scope="module")
-def agent(servers: Servers, start_module_agent: StartAgent) -> Agent:
+def agent(servers: Servers, agents: Agents) -> Agent:
     servers.open(8086, 8087, 8088)
-    started, _ = start_module_agent(POLICY)
+    started, _ = agents.share(POLICY)
     return started
 
 
