@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop: wiring of both lanes, reload, signals, shutdown.
 
-Intent goes down: files → policy → tables → kernel. Facts come up: ring →
-events → reactions. Here, and only here, they meet.
+Intent goes down: files → policy → tables → kernel. Facts come up (``facts``):
+ring → events → reactions. Here, and only here, they meet.
 """
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,16 @@ from aegis.actions.log import EventLog
 from aegis.actions.react import OnRecord, Reactions
 from aegis.actions.script import ScriptRunner
 from aegis.bpf.kernel import Kernel
-from aegis.bpf.ring import BATCH, Ring, to_event
 from aegis.config.load import Loaded, load_policy
 from aegis.errors import AegisError, ControlError
 from aegis.events.context import Context
 from aegis.events.log_file import LOG_PATH
+from aegis.facts import Facts
 from aegis.naming import Naming
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Mode, Policy, Resolution
 from aegis.resolving import Resolving
 
-TICK_S = 1.0
-BATCHES_A_TURN = 8  # then other work gets the loop
 GENERATIONS_KEPT = 64  # to name the rules of records judged a moment ago
 
 Say = Callable[[str], None]
@@ -61,16 +58,19 @@ class Agent:
         self._after_batch = after_batch
         self._started = time.monotonic()
         self._stopping = asyncio.Event()
+        self._failure: BaseException | None = None
         self._reloading = asyncio.Lock()
         self._context = Context()
         self._reactions = Reactions(self._context, on_record=on_record)
+        self._log = EventLog(options.log, tell=self._reactions.notice)
+        self._reactions.log = self._log
         self._resolving = Resolving(self._tell_name)
         self._naming = Naming(GENERATIONS_KEPT)
         self._kernel = Kernel(options.cgroup)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lost = 0
-        self._policy: Policy
-        self._ring: Ring
+        self._policy = Policy()
+        self._facts: Facts | None = None
+        self._server: asyncio.Server | None = None
 
     @property
     def instance(self) -> str:
@@ -84,38 +84,43 @@ class Agent:
         """
         with control.only_one(self.instance):
             loaded = await asyncio.to_thread(load_policy, self.options.config)
-            for warning in loaded.warnings:
-                self._say(str(warning))
+            self._say_warnings(loaded)
             try:
                 await self._start(loaded)
                 await self._stopping.wait()
             finally:
                 await self._stop()
+        if self._failure is not None:
+            raise self._failure
 
     async def _start(self, loaded: Loaded) -> None:
         self._kernel.start()
-        self._ring = self._kernel.open_ring()
-        self._lost = self._kernel.counters()["lost"]
-        settings = loaded.policy.settings
-        self._reactions.log = EventLog(self.options.log, tell=self._reactions.notice)
-        self._reactions.scripts = ScriptRunner(settings, tell=self._reactions.notice)
-        await self._put_in_force(loaded.policy)
-        self._kernel.attach()
+        try:
+            facts = Facts(self._kernel, self._naming, self._reactions, self._after_batch)
+            self._facts = facts
+            self._reactions.scripts = ScriptRunner(
+                loaded.policy.settings, tell=self._reactions.notice
+            )
+            await self._put_in_force(loaded.policy)
+            self._kernel.attach()
+        except BaseException:
+            self._kernel.abandon()
+            raise
         self._server = await control.serve(self.instance, self._handle_request)
-        self._watch()
+        self._watch(facts)
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
         self._say("aegis: ready")
 
-    def _watch(self) -> None:
+    def _watch(self, facts: Facts) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_by_signal()))
-        loop.add_reader(self._ring.fileno(), self._drain)
-        self._spawn(self._tick())
+        facts.watch()
+        self._spawn(facts.tick())
         self._spawn(self._resolving.refresh_forever(self._names_changed))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
@@ -123,8 +128,7 @@ class Agent:
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            # A loop that died silently would leave names or the log stale for ever.
-            self._say(f"aegis: internal error: {task.exception()!r}; stopping")
+            # A task that died unseen would leave names or the log stale for ever.
             self._failure = task.exception()
             self._stopping.set()
 
@@ -149,14 +153,18 @@ class Agent:
         self._naming.add(self._kernel.generation + 1, policy)
         return self._kernel.apply(tables)
 
+    async def _names_changed(self, resolution: Resolution) -> None:
+        async with self._reloading:
+            try:
+                await asyncio.to_thread(self._apply, self._policy, resolution)
+            except AegisError as error:
+                self._tell_name("names-not-applied", f"names keep their old addresses: {error}", {})
+            else:
+                self._context.names = self._resolving.labels()
+
     def _tell_name(self, kind: str, message: str, fields: Mapping[str, Any]) -> None:
         self._reactions.notice(kind, message, fields)
         self._say(message)
-
-    async def _names_changed(self, resolution: Resolution) -> None:
-        async with self._reloading:
-            await asyncio.to_thread(self._apply, self._policy, resolution)
-            self._context.names = self._resolving.labels()
 
     async def reload(self) -> dict[str, Any]:
         """Put the files' policy in force.
@@ -175,61 +183,29 @@ class Agent:
             finally:
                 systemd.notify("READY=1")
         self._reactions.notice("reloaded", "policy reloaded", {"aegis": {"generation": generation}})
-        warnings = [str(warning) for warning in loaded.warnings]
-        return {"generation": generation, "rules": len(loaded.policy.rules), "warnings": warnings}
+        self._say_warnings(loaded)
+        self._say(f"aegis: reloaded, generation {generation}")
+        return {
+            "generation": generation,
+            "rules": len(loaded.policy.rules),
+            "warnings": [str(warning) for warning in loaded.warnings],
+        }
 
     async def _reload_by_signal(self) -> None:
         try:
-            done = await self.reload()
+            await self.reload()
         except AegisError as error:
             self._say(f"{error}\naegis: reload failed, the old policy stays in force")
-        else:
-            for warning in done["warnings"]:
-                self._say(warning)
-            self._say(f"aegis: reloaded, generation {done['generation']}")
-        self._flush()
 
-    # ---- facts, up ----
-
-    def _drain(self) -> None:
-        for _ in range(BATCHES_A_TURN):
-            records = self._ring.drain()
-            for record in records:
-                rule, actions = self._naming.name(record)
-                self._reactions.handle(to_event(record, rule, actions))
-            self._flush()
-            if len(records) < BATCH:
-                return  # the descriptor polls readable again when there is more
-
-    def _flush(self) -> None:
-        self._reactions.flush()
-        self._after_batch()
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            self._tell_lost()
-            self._flush()
-
-    def _tell_lost(self) -> None:
-        lost = self._kernel.counters()["lost"]
-        if lost > self._lost:
-            count = lost - self._lost
-            self._reactions.notice(
-                "events-lost",
-                f"{count} events were lost: the ring was full; verdicts stood",
-                {"aegis": {"lost": count}},
-            )
-        self._lost = lost
+    def _say_warnings(self, loaded: Loaded) -> None:
+        for warning in loaded.warnings:
+            self._say(str(warning))
 
     # ---- requests and the end ----
 
     async def _handle_request(self, request: str) -> dict[str, Any]:
         if request == "reload":
-            try:
-                return await self.reload()
-            finally:
-                self._flush()
+            return await self.reload()
         if request == "status":
             return self.status()
         if request == "stop":
@@ -247,31 +223,25 @@ class Agent:
             "mode": str(self._policy.settings.mode),
             "rules": len(self._policy.rules),
             "kills": {str(status): count for status, count in self._reactions.kills.items()},
-            "log": self._log_status(),
+            "log": {
+                "path": str(self._log.path),
+                "written": self._log.written,
+                "lost": self._log.lost,
+                "error": str(self._log.error) if self._log.error else None,
+            },
         }
-
-    def _log_status(self) -> dict[str, Any]:
-        log = self._reactions.log
-        if log is None:
-            return {}
-        error = str(log.error) if log.error else None
-        return {"path": str(log.path), "written": log.written, "lost": log.lost, "error": error}
 
     async def _stop(self) -> None:
         systemd.notify("STOPPING=1")
         for task in list(self._tasks):
             task.cancel()
-        if hasattr(self, "_server"):
+        if self._server is not None:
             self._server.close()
             control.socket_path(self.instance).unlink(missing_ok=True)
-        if hasattr(self, "_ring"):
-            asyncio.get_running_loop().remove_reader(self._ring.fileno())
-            with contextlib.suppress(AegisError):
-                self._drain()
-            self._ring.close()
+        if self._facts is not None:
+            self._facts.close()
         if self._reactions.scripts is not None:
             await self._reactions.scripts.close()
-        if self._reactions.log is not None:
-            self._reactions.log.close()
+        self._log.close()
         self._after_batch()
         self._kernel.close()

@@ -96,7 +96,9 @@ static __always_inline enum aegis_reason
 weigh(struct aegis_app *app, __u16 number, struct aegis_app *whitelist,
       const struct flow *flow, __u32 generation, bool untrusted)
 {
-	bool listed = number && lists(app, number, flow, generation);
+	/* An ignored program may go anywhere: as good as a list of everything. */
+	bool listed = number && (app->flags & AEGIS_APP_IGNORE ||
+				 lists(app, number, flow, generation));
 
 	if (listed && !untrusted)
 		return AEGIS_REASON_RULE_ALLOWS;
@@ -156,15 +158,11 @@ decide(struct decision *d, struct aegis_config *config, __u64 class_, __u32 iden
 		return false;
 	d->app = class_;
 	untrusted = (app->flags & AEGIS_APP_NEEDS_TRUST) && !(identity & AEGIS_ID_TRUSTED);
-	if (untrusted && (app->flags & AEGIS_APP_IGNORE)) {
-		d->app = 0;		/* as if it were not configured */
-		app = whitelist;
-	}
 	if (harmless(flow))
 		d->reason = AEGIS_REASON_HARMLESS;
 	else if (CLASS_FLAG(class_, AEGIS_CLASS_WHITELISTED) && !(app->flags & AEGIS_APP_STRICT))
 		d->reason = AEGIS_REASON_PROGRAM;
-	else if (app->flags & AEGIS_APP_IGNORE)
+	else if ((app->flags & AEGIS_APP_IGNORE) && !untrusted)
 		d->reason = AEGIS_REASON_PROGRAM;
 	else
 		d->reason = weigh(app, d->app, whitelist, flow, generation, untrusted);

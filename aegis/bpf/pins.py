@@ -18,6 +18,7 @@ from aegis.errors import KernelError
 
 BPF_FS_MAGIC_NAME = "bpf"
 UNFINISHED = "-new"
+COMPLETE = "complete"
 
 
 def mount_bpffs() -> None:
@@ -45,6 +46,14 @@ class Pins:
 
     def exists(self) -> bool:
         return (self.folder / "maps").is_dir()
+
+    def is_complete(self) -> bool:
+        """Whether a start came to its end here: only then may it be adopted."""
+        return (self.folder / COMPLETE).is_dir()
+
+    def complete(self) -> None:
+        """Mark it; a folder, since bpffs has no plain files."""
+        (self.folder / COMPLETE).mkdir(mode=0o700, exist_ok=True)
 
     def create(self) -> None:
         """Make the folders, root only.

@@ -21,7 +21,7 @@ VERDICTS = {
     lib.AEGIS_VERDICT_WOULD_BLOCK: Verdict.WOULD_BLOCK,
 }
 REASONS = {getattr(lib, f"AEGIS_REASON_{reason.name}"): reason for reason in Reason}
-_SCOPES = {number: scope for scope, number in SCOPES.items()}
+SCOPE_NAMES = {number: scope for scope, number in SCOPES.items()}
 _MODES = {number: mode for mode, number in MODES.items()}
 _HOOKS = {lib.AEGIS_HOOK_CONNECT: "connect", lib.AEGIS_HOOK_SENDMSG: "sendmsg"}
 _DIRECTIONS = {lib.AEGIS_DIRECTION_OUT: Direction.OUT, lib.AEGIS_DIRECTION_IN: Direction.IN}
@@ -92,7 +92,7 @@ def to_event(record: dict[str, Any], rule: str, actions: Actions) -> Event:
         hook=_HOOKS[record["hook"]],
         direction=_DIRECTIONS[record["direction"]],
         transport=_TRANSPORTS.get(record["protocol"], str(record["protocol"])),
-        scope=_SCOPES[record["scope"]],
+        scope=SCOPE_NAMES[record["scope"]],
         verdict=VERDICTS[record["verdict"]],
         reason=REASONS[record["reason"]],
         mode=_MODES[record["mode"]],

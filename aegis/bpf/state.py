@@ -6,9 +6,10 @@ import sys
 from dataclasses import dataclass
 
 from aegis.bpf.generation import MODES, index_key
-from aegis.bpf.kernel import CGROUP, TRACING, read_counters
+from aegis.bpf.kernel import CGROUP, TRACING
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, Map
+from aegis.bpf.object import read_counters
 from aegis.bpf.pins import Pins
 
 

@@ -32,3 +32,11 @@ def destination_scope(address: Address) -> Scope:
     if address in _ELSE_LOCAL or address in _LOOPBACK:
         return Scope.LOCAL
     return Scope.REMOTE
+
+
+def mapped(address: Address) -> bytes:
+    """Return 16 bytes, network order, IPv4 as ::ffff:a.b.c.d: as the kernel compares."""
+    address = normalise(address)
+    if isinstance(address, IPv4Address):
+        return bytes(10) + b"\xff\xff" + address.packed
+    return address.packed

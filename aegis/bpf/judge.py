@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions to the kernel's own ``decide()``, without sockets or processes.
+
+The judge program shares every function with the hooks: what it answers is
+what would be enforced. Used by the differential proof; attaches nothing.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from aegis._bpf import lib
+from aegis.bpf.generation import index_key
+from aegis.bpf.layout import layout
+from aegis.bpf.object import BpfObject
+from aegis.bpf.ring import REASONS, SCOPE_NAMES, VERDICTS
+from aegis.errors import KernelError
+from aegis.policy.address import mapped
+from aegis.policy.model import Direction, Flow, Identity, Protocol, Reason, Scope, Verdict
+from aegis.policy.tables import Tables
+
+_PROTOCOLS = {Protocol.TCP: lib.AEGIS_PROTOCOL_TCP, Protocol.UDP: lib.AEGIS_PROTOCOL_UDP}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The kernel's answer; *app* is 1 + the rule's place in the policy, 0 for none."""
+
+    verdict: Verdict
+    reason: Reason
+    scope: Scope
+    app: int
+    actions: int  # enum aegis_action bits
+    reports: bool
+
+
+class Judge:
+    """One policy at a time; outbound flows only.
+
+    :raises KernelError: when the object cannot be loaded.
+    """
+
+    def __init__(self) -> None:
+        self._object = BpfObject()
+        self._pack = layout("aegis_judge").packer(
+            "proc.flags", "proc.cmdline_len", "proc.script_off", "proc.exe", "proc.path",
+            "proc.cmdline", "unit", "uid", "port", "protocol", "hook", "addr",
+        )  # fmt: skip
+
+    def apply(self, tables: Tables) -> None:
+        self._object.apply(tables)
+
+    def ask(self, questions: Sequence[tuple[Identity, Flow]]) -> Iterator[Judgement]:
+        """Yield an answer for each question, in order."""
+        rest = iter(questions)
+        while batch := list(islice(rest, lib.AEGIS_JUDGE_MAX)):
+            yield from self._ask_batch(batch)
+
+    def _ask_batch(self, batch: list[tuple[Identity, Flow]]) -> Iterator[Judgement]:
+        table = self._object.maps["judgements"]
+        table.fill([(index_key(n), self.pack(*question)) for n, question in enumerate(batch)])
+        for number in range(len(batch)):
+            if self._object.run("aegis_judge", number) != 1:
+                raise KernelError("the kernel did not judge: a table is missing")
+            answer = layout("aegis_judge").unpack(table.get(index_key(number)) or b"")
+            yield Judgement(
+                verdict=VERDICTS[answer["verdict"]],
+                reason=REASONS[answer["reason"]],
+                scope=SCOPE_NAMES[answer["scope"]],
+                app=answer["app"],
+                actions=answer["actions"],
+                reports=bool(answer["report"]),
+            )
+
+    def pack(self, identity: Identity, flow: Flow) -> bytes:
+        """Return ``struct aegis_judge``: what the kernel would have stored of *identity*.
+
+        :raises ValueError: for an inbound flow, which this program does not judge.
+        """
+        if flow.direction is not Direction.OUT:
+            raise ValueError("only outbound flows are judged")
+        flags, cmdline, script = _stored_cmdline(identity)
+        return self._pack(
+            flags | _flags(identity),
+            len(cmdline),
+            script,
+            os.fsencode(identity.exe or ""),
+            os.fsencode(identity.path or ""),
+            cmdline,
+            os.fsencode(identity.unit or ""),
+            identity.user,
+            flow.port,
+            _PROTOCOLS[flow.protocol],
+            lib.AEGIS_HOOK_CONNECT if flow.udp_connect else lib.AEGIS_HOOK_SENDMSG,
+            mapped(flow.address),
+        )
+
+    def close(self) -> None:
+        self._object.close()
+
+
+def _flags(identity: Identity) -> int:
+    named = {
+        lib.AEGIS_ID_HOST_FS: identity.host_fs,
+        lib.AEGIS_ID_TRUSTED: identity.trusted,
+        lib.AEGIS_ID_PATH_CUT: identity.path is None,
+        lib.AEGIS_ID_NAME_CUT: identity.exe is None,
+    }
+    return sum(bit for bit, wanted in named.items() if wanted)
+
+
+def _stored_cmdline(identity: Identity) -> tuple[int, bytes, int]:
+    """Flags, bytes and script offset, as exec would have stored them."""
+    if identity.argv is None:
+        return lib.AEGIS_ID_CMDLINE_LOST, b"", 0
+    arguments = [os.fsencode(word) + b"\0" for word in identity.argv]
+    flags, script = 0, 0
+    if identity.script_index is not None:
+        flags |= lib.AEGIS_ID_SCRIPT
+        script = sum(map(len, arguments[: identity.script_index]))
+    whole = b"".join(arguments)
+    if len(whole) >= lib.AEGIS_CMDLINE_SIZE:
+        flags |= lib.AEGIS_ID_CMDLINE_CUT
+    return flags, whole[: lib.AEGIS_CMDLINE_SIZE - 1], script

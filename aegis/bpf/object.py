@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The BPF object in this process: load, maps, putting tables in force."""
+
+import sys
+from collections.abc import Mapping
+
+from aegis._bpf import ffi, lib
+from aegis.bpf.generation import index_key, pack_tables
+from aegis.bpf.layout import layout
+from aegis.bpf.maps import KEY_OF_ONE, Map, check
+from aegis.bpf.texts import Texts
+from aegis.errors import KernelError
+from aegis.policy.tables import Tables
+
+# Map -> structs of key and value; None is one __u32.
+MAPS: dict[str, tuple[str | None, str | None]] = {
+    "active": (None, None),
+    "configs": (None, "aegis_config"),
+    "apps": (None, "aegis_app"),
+    "hosts": ("aegis_host_key", "aegis_ports"),
+    "nets": ("aegis_net_key", "aegis_ports"),
+    "port_dirs": (None, "aegis_port_dir"),
+    "port_pages": (None, "aegis_port_page"),
+    "rules": ("aegis_rule_key", None),
+    "exes": ("aegis_name", None),
+    "paths": ("aegis_text", None),
+    "cmdlines": ("aegis_text", None),
+    "units": ("aegis_unit", None),
+    "procs": (None, "aegis_proc"),
+    "detents": ("aegis_detent_key", "aegis_detent"),
+    "counters": (None, "aegis_counters"),
+    "host": (None, "aegis_host"),
+    "judgements": (None, "aegis_judge"),
+}
+UNKEYED_MAPS = ("seeding", "events")  # never looked up by key from here
+GENERATION_MAPS = ("hosts", "nets", "rules")
+
+
+def _size(struct: str | None) -> int:
+    return 4 if struct is None else layout(struct).size
+
+
+class BpfObject:
+    """One loaded object. *reuse*: descriptors of maps to share instead of new ones.
+
+    :raises KernelError: with libbpf's and the verifier's own words.
+    """
+
+    def __init__(self, reuse: Mapping[str, int] | None = None) -> None:
+        self._handle = lib.aegis_open()
+        if self._handle == ffi.NULL:
+            raise KernelError(f"opening the BPF object failed\n{_log()}")
+        try:
+            self._load(reuse or {})
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, reuse: Mapping[str, int]) -> None:
+        for name, fd in reuse.items():
+            check(lib.aegis_reuse_map(self._handle, name.encode(), fd), f"adopting map {name}")
+        if lib.aegis_load(self._handle) < 0:
+            raise KernelError(f"the kernel refused the BPF programs\n{_log()}")
+        self.maps = {
+            name: Map(name, self.map_fd(name), _size(key), _size(value))
+            for name, (key, value) in MAPS.items()
+        }
+        active = self.maps["active"].get(KEY_OF_ONE) or b""
+        self.generation = int.from_bytes(active, sys.byteorder)
+        self._texts = Texts(self.maps)
+        self._enter_nobody()
+
+    def _enter_nobody(self) -> None:
+        """tgid 0 stands for processes that were not recorded (see current_proc())."""
+        flags = lib.AEGIS_ID_LOST | lib.AEGIS_ID_CMDLINE_LOST
+        flags |= lib.AEGIS_ID_PATH_CUT | lib.AEGIS_ID_NAME_CUT
+        if self.maps["procs"].get(KEY_OF_ONE) is None:
+            self.maps["procs"].put(KEY_OF_ONE, layout("aegis_proc").pack(flags=flags))
+
+    def map_fd(self, name: str) -> int:
+        return check(lib.aegis_map_fd(self._handle, name.encode()), f"map {name}")
+
+    def program_fd(self, name: str) -> int:
+        return check(lib.aegis_program_fd(self._handle, name.encode()), f"program {name}")
+
+    def attach_tracing(self, name: str) -> int:
+        """Return a descriptor of the new link; the caller closes it."""
+        return check(lib.aegis_attach_tracing(self._handle, name.encode()), f"attaching {name}")
+
+    def attach_cgroup(self, name: str, cgroup_fd: int) -> int:
+        """Return a descriptor of the new link; the caller closes it."""
+        result = lib.aegis_attach_cgroup(self._handle, name.encode(), cgroup_fd)
+        return check(result, f"attaching {name}")
+
+    def run(self, name: str, argument: int = 0) -> int:
+        """Run a raw_tp program here; return what it returned."""
+        return check(lib.aegis_run(self.program_fd(name), argument), f"running {name}")
+
+    def apply(self, tables: Tables) -> int:
+        """Put *tables* in force and return their generation; on error nothing changes.
+
+        Fill the other half, verify, flip one cell, wait for every running
+        program to end, then delete the old half.
+
+        :raises KernelError: when a table is full or a limit exceeded.
+        """
+        fresh = self.generation + 1
+        self._sweep(keep=self.generation)
+        try:
+            packed = pack_tables(tables, fresh, self._texts.number)
+            for name, entries in {**packed.arrays, **packed.hashes}.items():
+                self.maps[name].fill(entries)
+            self.maps["configs"].put(index_key(fresh & 1), packed.config)
+        except BaseException:
+            self._sweep(keep=self.generation)
+            raise
+        self.maps["active"].put(KEY_OF_ONE, index_key(fresh))
+        self.generation = fresh
+        check(lib.aegis_barrier(), "waiting for running programs")
+        self._sweep(keep=fresh)
+        self._texts.forget_unused()
+        return fresh
+
+    def _sweep(self, keep: int) -> None:
+        """Delete every generation's entries but one's: also what a crash left."""
+        wanted = index_key(keep)
+        for name in GENERATION_MAPS:
+            at = 4 if name == "nets" else 0  # after the prefix length
+            keys = list(self.maps[name].keys())
+            self.maps[name].clear([key for key in keys if key[at : at + 4] != wanted])
+
+    def close(self) -> None:
+        """Let go of everything that is not pinned or attached elsewhere."""
+        if self._handle != ffi.NULL:
+            lib.aegis_close(self._handle)
+            self._handle = ffi.NULL
+
+
+def _log() -> str:
+    return str(ffi.string(lib.aegis_log()).decode(errors="replace")).strip()
+
+
+def read_counters(fd: int) -> dict[str, int]:
+    """Sums over all CPUs, by the names of ``enum aegis_counter`` in lower case.
+
+    *fd*: the ``counters`` map.
+    """
+    sums = ffi.new("uint64_t[16]")
+    check(lib.aegis_sum_counters(fd, sums), "reading the counters")
+    prefix = "AEGIS_COUNTER_"
+    names = ffi.typeof("enum aegis_counter").relements
+    return {
+        name.removeprefix(prefix).lower(): int(sums[value])
+        for name, value in sorted(names.items(), key=lambda item: int(item[1]))
+        if name != prefix + "MAX"
+    }

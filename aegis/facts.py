@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The upward lane: ring → event → reactions, and what the kernel had to drop."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from aegis.actions.react import Reactions
+from aegis.bpf.kernel import Kernel
+from aegis.bpf.ring import BATCH, to_event
+from aegis.errors import AegisError
+from aegis.naming import Naming
+
+TICK_S = 1.0
+BATCHES_A_TURN = 8  # then other work gets the loop
+
+
+class Facts:
+    """Reads the ring of a started *kernel* on the running loop until ``close``.
+
+    *after_batch* is called when a batch was handled.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        naming: Naming,
+        reactions: Reactions,
+        after_batch: Callable[[], None],
+    ) -> None:
+        self._kernel = kernel
+        self._naming = naming
+        self._reactions = reactions
+        self._after_batch = after_batch
+        self._ring = kernel.open_ring()
+        self._lost = kernel.counters()["lost"]
+
+    def watch(self) -> None:
+        """Handle records as they come; also those an earlier agent did not read."""
+        asyncio.get_running_loop().add_reader(self._ring.fileno(), self._drain)
+
+    def _drain(self) -> None:
+        for _ in range(BATCHES_A_TURN):
+            records = self._ring.drain()
+            for record in records:
+                rule, actions = self._naming.name(record)
+                self._reactions.handle(to_event(record, rule, actions))
+            self.flush()
+            if len(records) < BATCH:
+                return  # the descriptor polls readable again when there is more
+
+    def flush(self) -> None:
+        """Write out what was logged and shown."""
+        self._reactions.flush()
+        self._after_batch()
+
+    async def tick(self) -> None:
+        """Once a second: what was lost, and what a failing disk still owes."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._tell_lost()
+            self.flush()
+
+    def _tell_lost(self) -> None:
+        lost = self._kernel.counters()["lost"]
+        count = lost - self._lost
+        self._lost = lost
+        if count:
+            message = f"{count} events were lost: the ring was full; verdicts stood"
+            self._reactions.notice("events-lost", message, {"aegis": {"lost": count}})
+
+    def close(self) -> None:
+        """Handle what is still in the ring, then let go of it."""
+        asyncio.get_running_loop().remove_reader(self._ring.fileno())
+        with contextlib.suppress(AegisError):
+            self._drain()
+        self._ring.close()
