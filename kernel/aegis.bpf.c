@@ -145,11 +145,12 @@ with_conditions(__u64 class_, struct aegis_proc *proc, struct aegis_config *conf
  */
 static __always_inline struct aegis_proc *current_proc(void)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32, nobody = 0;
+	/* Typed: plain loads instead of two helper calls, on every connect. */
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 tgid = task->tgid, nobody = 0;
 	struct aegis_proc *proc = bpf_map_lookup_elem(&procs, &tgid);
 
-	if (proc && proc->start_boot_ns == start_of(task))
+	if (proc && proc->start_boot_ns == task->group_leader->start_boottime)
 		return proc;
 	count(AEGIS_COUNTER_IDENTITY_MISSING);
 	return bpf_map_lookup_elem(&procs, &nobody);

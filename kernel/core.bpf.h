@@ -16,6 +16,7 @@
 #include <bpf/bpf_tracing.h>
 #include "aegis.h"
 
+#define AF_INET 2
 #define PF_KTHREAD 0x00200000		/* include/linux/sched.h */
 #define E2BIG 7
 #define S_IWGRP_OR_OTH 022

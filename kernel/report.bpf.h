@@ -31,7 +31,7 @@ emit_process(struct aegis_event *event, struct aegis_proc *proc)
 	aegis_read_unit(&event->unit);
 }
 
-/* bpf_sock has no address until the kernel binds the socket: then it stays zero. */
+/* All zero until the kernel binds the socket. */
 static __always_inline void emit_source(struct aegis_event *event, struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -40,9 +40,10 @@ static __always_inline void emit_source(struct aegis_event *event, struct bpf_so
 	if (!sk)
 		return;
 	event->sport = sk->src_port;
-	addr[3] = sk->src_ip4;
-	if (addr[3]) {
-		addr[2] = bpf_htonl(0xffff);
+	/* An IPv6 socket's src_ip4 is a made-up 127.0.0.6 (LOOPBACK4_IPV6). */
+	if (sk->family == AF_INET) {
+		addr[3] = sk->src_ip4;
+		addr[2] = addr[3] ? bpf_htonl(0xffff) : 0;
 	} else {
 		addr[0] = sk->src_ip6[0];
 		addr[1] = sk->src_ip6[1];
