@@ -170,7 +170,7 @@ class Settings:
     script_dirs: tuple[str, ...] = ()
     detent: int = 86400
     default_actions: Actions = Actions(log=True, notify=True)
-    unconfigured_actions: Actions = Actions(log=True)
+    unconfigured_actions: Actions = Actions(log=True, notify=True)
     inbound: bool = True
     script_timeout: int = 30
     script_jobs: int = 4

@@ -77,14 +77,14 @@ def test_entries_and_rules_know_their_place(etc: Etc) -> None:
 
 
 def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
-    """An empty main file means what the founding example writes out."""
+    """An empty main file: strangers are logged and notified, the rest as in the example."""
     etc.main_file.write_text("")
     policy = etc.load().policy
     assert policy.settings == Settings(
         mode=Mode.ENFORCE,
         detent=86400,
         default_actions=Actions(log=True, notify=True),
-        unconfigured_actions=Actions(log=True),
+        unconfigured_actions=Actions(log=True, notify=True),
         inbound=True,
         script_timeout=30,
         script_jobs=4,
