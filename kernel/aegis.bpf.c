@@ -26,20 +26,18 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(aegis_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-	struct aegis_proc *proc = new_proc(tgid);
+	/* In place: nobody else reads it, since exec ended all other threads. */
+	struct aegis_proc *proc = bpf_map_lookup_elem(&procs, &tgid);
 	struct aegis_config *config = current_config();
-	__u32 size;
 
+	if (!proc)
+		proc = new_proc(tgid);
 	if (!proc || !config)
 		return 0;
+	fill_arguments(proc, BPF_CORE_READ(task, mm), bprm);
+	fill_file(proc, BPF_CORE_READ(bprm, file));
 	proc->start_boot_ns = start_of(task);
 	proc->exec_boot_ns = bpf_ktime_get_boot_ns();
-	fill_file(proc, BPF_CORE_READ(bprm, file));
-	size = cmdline_size(proc, mm);
-	keep_cmdline(proc, size, bpf_probe_read_user(proc->cmdline, size,
-						     (void *)BPF_CORE_READ(mm, arg_start)));
-	find_script(proc, bprm);
 	WRITE_ONCE(proc->class_, classify(proc, config));
 	return 0;
 }
@@ -170,83 +168,82 @@ static __always_inline __u64 class_of(struct aegis_proc *proc, struct aegis_conf
 	return class_;
 }
 
-static __always_inline int verdict_of(struct bpf_sock_addr *ctx, struct flow *flow)
+/* MPTCP (262) is TCP on the wire; what we do not know is judged as UDP, by its number. */
+static __always_inline void
+parse_flow(struct flow *flow, struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
+{
+	flow->hook = hook;
+	flow->port = bpf_ntohs(ctx->user_port);
+	flow->protocol = ctx->protocol == 262 ? AEGIS_PROTOCOL_TCP : ctx->protocol;
+	if (is_v6) {
+		flow->addr[0] = ctx->user_ip6[0];
+		flow->addr[1] = ctx->user_ip6[1];
+		flow->addr[2] = ctx->user_ip6[2];
+		flow->addr[3] = ctx->user_ip6[3];
+	} else {
+		flow->addr[2] = bpf_htonl(0xffff);
+		flow->addr[3] = ctx->user_ip4;
+	}
+	flow->scope = scope_of(flow->addr);
+}
+
+static __always_inline int broken(void)
+{
+	count(AEGIS_COUNTER_BROKEN);
+	count(AEGIS_COUNTER_BLOCKED);
+	count(AEGIS_COUNTER_LOST);
+	return AEGIS_DENY;
+}
+
+static __always_inline int
+verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 {
 	struct aegis_config *config = current_config();
 	struct aegis_proc *proc = current_proc();
 	struct decision d = {};
+	struct flow flow = {};
+	__u64 class_;
 
 	count(AEGIS_COUNTER_DECIDED);
-	flow->scope = scope_of(flow->addr);
-	if (!config || !proc ||
-	    !decide(&d, config, class_of(proc, config), proc->flags, flow)) {
-		count(AEGIS_COUNTER_BROKEN);
-		count(AEGIS_COUNTER_BLOCKED);
-		count(AEGIS_COUNTER_LOST);
-		return AEGIS_DENY;
-	}
+	if (!config || !proc)
+		return broken();
+	/* Before the flow is parsed: the verifier follows each of its branches. */
+	class_ = class_of(proc, config);
+	parse_flow(&flow, ctx, hook, is_v6);
+	if (!decide(&d, config, class_, proc->flags, &flow))
+		return broken();
 	count(d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_COUNTER_BLOCKED :
 	      d.verdict == AEGIS_VERDICT_ALLOWED ? AEGIS_COUNTER_ALLOWED :
 	      AEGIS_COUNTER_WOULD_BLOCK);
 	if (d.report)
-		report(ctx, proc, config, &d, flow);
+		aegis_report(ctx, proc, config, &d, &flow);
 	else
 		count(AEGIS_COUNTER_QUIET);
 	return d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_DENY : AEGIS_ALLOW;
 }
 
-/* MPTCP (262) is TCP on the wire; what we do not know is judged as UDP, by its number. */
-static __always_inline void parse_protocol(struct bpf_sock_addr *ctx, struct flow *flow)
-{
-	flow->protocol = ctx->protocol;
-	if (ctx->type == 1 /* SOCK_STREAM */ && ctx->protocol == 262)
-		flow->protocol = AEGIS_PROTOCOL_TCP;
-}
-
-static __always_inline int judge_v4(struct bpf_sock_addr *ctx, enum aegis_hook hook)
-{
-	struct flow flow = { .hook = hook, .port = bpf_ntohs(ctx->user_port) };
-
-	flow.addr[2] = bpf_htonl(0xffff);
-	flow.addr[3] = ctx->user_ip4;
-	parse_protocol(ctx, &flow);
-	return verdict_of(ctx, &flow);
-}
-
-static __always_inline int judge_v6(struct bpf_sock_addr *ctx, enum aegis_hook hook)
-{
-	struct flow flow = { .hook = hook, .port = bpf_ntohs(ctx->user_port) };
-
-	flow.addr[0] = ctx->user_ip6[0];
-	flow.addr[1] = ctx->user_ip6[1];
-	flow.addr[2] = ctx->user_ip6[2];
-	flow.addr[3] = ctx->user_ip6[3];
-	parse_protocol(ctx, &flow);
-	return verdict_of(ctx, &flow);
-}
-
 SEC("cgroup/connect4")
 int aegis_connect4(struct bpf_sock_addr *ctx)
 {
-	return judge_v4(ctx, AEGIS_HOOK_CONNECT);
+	return verdict_of(ctx, AEGIS_HOOK_CONNECT, false);
 }
 
 SEC("cgroup/connect6")
 int aegis_connect6(struct bpf_sock_addr *ctx)
 {
-	return judge_v6(ctx, AEGIS_HOOK_CONNECT);
+	return verdict_of(ctx, AEGIS_HOOK_CONNECT, true);
 }
 
 SEC("cgroup/sendmsg4")
 int aegis_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return judge_v4(ctx, AEGIS_HOOK_SENDMSG);
+	return verdict_of(ctx, AEGIS_HOOK_SENDMSG, false);
 }
 
 SEC("cgroup/sendmsg6")
 int aegis_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return judge_v6(ctx, AEGIS_HOOK_SENDMSG);
+	return verdict_of(ctx, AEGIS_HOOK_SENDMSG, true);
 }
 
 /* ---- the judge: questions without sockets, for the differential proof ---- */

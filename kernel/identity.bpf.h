@@ -184,6 +184,8 @@ static __always_inline void fill_file(struct aegis_proc *proc, struct file *file
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 
+	__builtin_memset(&proc->exe, 0, sizeof(proc->exe));
+	__builtin_memset(&proc->path, 0, sizeof(proc->path));
 	proc->inode = BPF_CORE_READ(inode, i_ino);
 	proc->device = BPF_CORE_READ(inode, i_sb, s_dev);
 	fill_path(proc, file);
@@ -243,15 +245,40 @@ static long script_step(__u32 index, struct script_search *search)
 	return search->number++ >= SCRIPT_ARGS;
 }
 
-/* The kernel put the script's name, as typed, among the interpreter's arguments. */
-static __noinline int find_script(struct aegis_proc *proc, struct linux_binprm *bprm)
+/* `#!/usr/bin/env X` runs env on the script, and env then executes X on it. */
+static __always_inline bool is_env_on_script(struct aegis_proc *proc)
+{
+	const char *exe = proc->exe.text;
+
+	return (proc->flags & (AEGIS_ID_SCRIPT | AEGIS_ID_TRUSTED)) ==
+	       (AEGIS_ID_SCRIPT | AEGIS_ID_TRUSTED) &&
+	       exe[0] == 'e' && exe[1] == 'n' && exe[2] == 'v' && !exe[3];
+}
+
+/*
+ * The script's name among the new arguments: the kernel put it there as typed.
+ * *proc* still holds the program that called exec.
+ */
+static __noinline int
+fill_arguments(struct aegis_proc *proc, struct mm_struct *mm, struct linux_binprm *bprm)
 {
 	struct script_search search = { .proc = proc };
 	const char *filename = BPF_CORE_READ(bprm, filename);
+	__u32 size, script_off = proc->script_off;
 
-	if (filename == BPF_CORE_READ(bprm, interp))
-		return 0;
-	if (bpf_probe_read_kernel_str(&search.name, sizeof(search.name), filename) > 1)
+	if (filename != BPF_CORE_READ(bprm, interp))
+		bpf_probe_read_kernel_str(&search.name, sizeof(search.name), filename);
+	else if (is_env_on_script(proc) && script_off < AEGIS_CMDLINE_SIZE)
+		bpf_probe_read_kernel_str(&search.name, sizeof(search.name),
+					  proc->cmdline + script_off);
+	proc->flags = 0;
+	proc->cmdline_len = 0;
+	proc->script_off = 0;
+	__builtin_memset(proc->cmdline, 0, sizeof(proc->cmdline));
+	size = cmdline_size(proc, mm);
+	keep_cmdline(proc, size, bpf_probe_read_user(proc->cmdline, size,
+						     (void *)BPF_CORE_READ(mm, arg_start)));
+	if (search.name.text[0])
 		bpf_loop(AEGIS_CMDLINE_SIZE, script_step, &search, 0);
 	return 0;
 }
@@ -263,13 +290,12 @@ static __always_inline __u64 start_of(struct task_struct *task)
 	return BPF_CORE_READ(leader, start_boottime);
 }
 
-/* Zeroed storage for *tgid*, replacing what an earlier program left there. */
+/* Zeroed storage for *tgid*. */
 static __always_inline struct aegis_proc *new_proc(__u32 tgid)
 {
 	static const struct aegis_proc blank;
 
 	if (bpf_map_update_elem(&procs, &tgid, &blank, BPF_ANY)) {
-		/* Better no identity than the one from before exec. */
 		bpf_map_delete_elem(&procs, &tgid);
 		count(AEGIS_COUNTER_IDENTITY_LOST);
 		return NULL;

@@ -119,16 +119,21 @@ silenced(struct aegis_detent *detent, __u64 now, __u64 detent_ns)
 /*
  * An entry is replaced, never stamped in place: the LRU may hand its memory to
  * another flow at any moment, and that flow's first report must not be lost.
+ * A global function: verified once, and not for each way into it.
  */
-static __noinline int
-report(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *config,
-       const struct decision *d, const struct flow *flow)
+__noinline int
+aegis_report(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *config,
+	     struct decision *d, struct flow *flow)
 {
-	__u64 now = bpf_ktime_get_boot_ns(), detent_ns = d->detent_s * 1000000000ULL;
-	struct aegis_detent fresh = { .reported_boot_ns = now }, *detent;
+	struct aegis_detent fresh = {}, *detent;
 	struct aegis_detent_key key = {};
-	__u64 suppressed = 0;
+	__u64 now, detent_ns, suppressed = 0;
 
+	if (!proc || !config || !d || !flow)
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	fresh.reported_boot_ns = now;
+	detent_ns = d->detent_s * 1000000000ULL;
 	if (!detent_ns) {
 		emit(ctx, proc, config, d, flow, now, 0);
 		return 0;

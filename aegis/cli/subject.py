@@ -123,18 +123,16 @@ def _script(path: str, interpreter: tuple[str, ...], argv: tuple[str, ...]) -> S
     """*path* run by *interpreter*: the kernel sees that file, and the script in its arguments."""
     rest = argv[1:]
     if Path(interpreter[0]).name == "env" and len(interpreter) > 1:
-        # env executes the interpreter anew: nothing tells the kernel of a script then.
-        program = interpreter[1].removeprefix("-S").split()[0]
-        found = shutil.which(program, path=_SEARCH) or program
-        index, words = None, (program, path, *rest)
+        # env executes the interpreter anew; the kernel side follows the script through it.
+        program = interpreter[1].removeprefix("-S").split()
+        found = shutil.which(program[0], path=_SEARCH) or program[0]
+        index, words = len(program), (*program, path, *rest)
     else:
         found = interpreter[0]
         index, words = len(interpreter), (*interpreter, path, *rest)
     real = os.path.realpath(found)
     identity = Identity(path=real, exe=Path(real).name, argv=words, script_index=index)
     note = f"{path} is a script: the kernel sees {real}"
-    if index is None:
-        note += ", started by env: a rule's cmdline must begin with the interpreter"
     return _with_trust(Subject(identity).noting(note), real)
 
 

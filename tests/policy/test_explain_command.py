@@ -179,7 +179,7 @@ def test_a_path_is_seen_as_the_kernel_will(tmp_path: Path) -> None:
     script.write_text("#!/usr/bin/env sh\n")
     found = by_path(str(script), None)
     assert found.identity.path == os.path.realpath("/bin/sh")
-    assert (found.identity.argv, found.identity.script_index) == (("sh", str(script)), None)
+    assert (found.identity.argv, found.identity.script_index) == (("sh", str(script)), 1)
 
 
 def test_trust_is_ownership_and_mode(tmp_path: Path) -> None:
