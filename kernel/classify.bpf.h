@@ -23,8 +23,21 @@ struct matcher {
 	__u32 start;			/* of the arguments being tried, in bytes */
 	__u16 app, shadow;		/* the best so far */
 	bool whitelisted;
-	struct aegis_text run;
+	/*
+	 * In slots of its own: written at a variable offset, it would leave a neighbour in its
+	 * first slot unreadable to 6.1 ("invalid size of register fill").
+	 */
+	struct aegis_text run __attribute__((aligned(8)));
 };
+
+static __always_inline void begin_match(struct matcher *m, struct aegis_proc *proc,
+					struct aegis_config *config, __u32 have)
+{
+	clear_unknown(m, sizeof(*m));
+	m->config = config;
+	m->proc = proc;
+	m->have |= have;
+}
 
 /* Branch-free: the verifier follows each branch for each mask. */
 static __always_inline __u32 if_set(__u32 mask, __u32 bits, __u32 id)
@@ -131,9 +144,10 @@ static __always_inline void match_all(struct matcher *m)
 /* The class by exe, path and cmdline alone, as kept in aegis_proc.class_. */
 static __noinline __u64 classify(struct aegis_proc *proc, struct aegis_config *config)
 {
-	struct matcher m = { .config = config, .proc = proc, .have = AEGIS_SELECT_SHADOW };
+	struct matcher m;
 	__u64 flags = 0;
 
+	begin_match(&m, proc, config, AEGIS_SELECT_SHADOW);
 	if (proc->flags & AEGIS_ID_TRUSTED)
 		m.have |= AEGIS_SELECT_WHITELIST;
 	match_all(&m);
@@ -210,11 +224,13 @@ __noinline int aegis_read_unit(struct aegis_unit *unit)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct cgroup *own = BPF_CORE_READ(task, cgroups, dfl_cgrp);
-	struct unit_search search = { .cgroup = own };
+	struct unit_search search;
 	const char *name;
 
 	if (!unit)
 		return 0;
+	clear_unknown(&search, sizeof(search));
+	search.cgroup = own;
 	bpf_loop(UNIT_LEVELS, unit_step, &search, 0);
 	__builtin_memset(unit, 0, sizeof(*unit));
 	if (!search.complete)
@@ -230,8 +246,9 @@ __noinline int aegis_read_unit(struct aegis_unit *unit)
 static __noinline __u16 classify_connecting(struct aegis_proc *proc, struct aegis_config *config,
 					    __u32 uid, __u32 unit)
 {
-	struct matcher m = { .config = config, .proc = proc, .have = AEGIS_SELECT_USER };
+	struct matcher m;
 
+	begin_match(&m, proc, config, AEGIS_SELECT_USER);
 	m.uid = uid;
 	m.unit = unit;
 	if (unit)
@@ -243,7 +260,8 @@ static __noinline __u16 classify_connecting(struct aegis_proc *proc, struct aegi
 /* The policy's id of that unit; 0: no rule names it. Global: verified once. */
 __noinline int aegis_current_unit(void)
 {
-	struct aegis_unit unit;
+	/* 6.1 demands that what a global function is given be initialised. */
+	struct aegis_unit unit = {};
 
 	aegis_read_unit(&unit);
 	return id_of(&units, &unit);

@@ -152,4 +152,15 @@ struct bpf_iter__task {
 
 #pragma clang attribute pop
 
+/*
+ * Zeroes, but unknown ones to the verifier: a failed read clears its target. Every context that a
+ * bpf_loop() callback changes starts like this. Before v6.7 (ab5cfac139ab "bpf: verify callbacks
+ * as if they are called unknown number of times") the callback is followed once, from the values
+ * the context has at first, and branches that seem impossible then are removed from the program.
+ */
+static __always_inline void clear_unknown(void *context, __u32 size)
+{
+	bpf_probe_read_kernel(context, size, (void *)0);
+}
+
 #endif

@@ -89,6 +89,8 @@ static long write_step(__u32 index, struct walk *walk)
 	len = BPF_CORE_READ(dentry, d_name.len);
 	name = BPF_CORE_READ(dentry, d_name.name);
 	at = walk->kept - len - 1;
+	/* Else clang writes at + 1 as kept - len, which the verifier of 6.12 has not bounded. */
+	barrier_var(at);
 	/* A rename between the climbs changes lengths: it never goes before 0. */
 	if (len >= AEGIS_PATH_SIZE || at >= AEGIS_PATH_SIZE - 1) {
 		walk->complete = false;
@@ -139,13 +141,13 @@ static __always_inline bool owned_by_root(struct inode *inode)
 static __always_inline void write_path(struct aegis_proc *proc, struct file *file,
 				       struct walk *measured)
 {
-	struct walk walk = {
-		.dentry = BPF_CORE_READ(file, f_path.dentry),
-		.mount = mount_of(BPF_CORE_READ(file, f_path.mnt)),
-		.proc = proc,
-		.kept = measured->kept,
-	};
+	struct walk walk;
 
+	clear_unknown(&walk, sizeof(walk));
+	walk.dentry = BPF_CORE_READ(file, f_path.dentry);
+	walk.mount = mount_of(BPF_CORE_READ(file, f_path.mnt));
+	walk.proc = proc;
+	walk.kept = measured->kept;
 	walk.complete = true;
 	bpf_loop(WALK_STEPS, write_step, &walk, 0);
 	if (!walk.complete || walk.kept) {
@@ -161,8 +163,11 @@ static __noinline int fill_path(struct aegis_proc *proc, struct file *file)
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct mount *first = mount_of(BPF_CORE_READ(file, f_path.mnt));
 	const unsigned char *name = BPF_CORE_READ(dentry, d_name.name);
-	struct walk walk = { .dentry = dentry, .mount = first };
+	struct walk walk;
 
+	clear_unknown(&walk, sizeof(walk));
+	walk.dentry = dentry;
+	walk.mount = first;
 	if (BPF_CORE_READ(dentry, d_name.len) >= AEGIS_NAME_SIZE)
 		proc->flags |= AEGIS_ID_NAME_CUT;
 	else
@@ -262,10 +267,12 @@ static __always_inline bool is_env_on_script(struct aegis_proc *proc)
 static __noinline int
 fill_arguments(struct aegis_proc *proc, struct mm_struct *mm, struct linux_binprm *bprm)
 {
-	struct script_search search = { .proc = proc };
+	struct script_search search;
 	const char *filename = BPF_CORE_READ(bprm, filename);
 	__u32 size, script_off = proc->script_off;
 
+	clear_unknown(&search, sizeof(search));
+	search.proc = proc;
 	if (filename != BPF_CORE_READ(bprm, interp))
 		bpf_probe_read_kernel_str(&search.name, sizeof(search.name), filename);
 	else if (is_env_on_script(proc) && script_off < AEGIS_CMDLINE_SIZE)
