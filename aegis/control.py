@@ -9,16 +9,19 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from aegis.errors import AegisError, ControlError
 
 RUN = Path("/run/aegis")
 LINE_MAX = 65536
+LOCK_S = 0.5  # whoever asks which agents run holds the lock for a moment
 REPLY_S = 120.0  # a reload of a large policy, with names to resolve
 
 Handler = Callable[[str], Awaitable[dict[str, Any]]]
@@ -53,14 +56,28 @@ def only_one(instance: str) -> Iterator[None]:
     """
     RUN.mkdir(mode=0o700, exist_ok=True)
     RUN.chmod(0o700)
-    with (RUN / f"{instance}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ControlError(f"another agent already runs for {instance}") from None
+    path = RUN / f"{instance}.lock"
+    deadline = time.monotonic() + LOCK_S
+    while not (lock := _try_lock(path)):
+        if time.monotonic() > deadline:
+            raise ControlError(f"another agent already runs for {instance}")
+        time.sleep(0.02)
+    with lock:
         yield
-        # The file goes while the lock is held: nobody locks one that is gone.
-        Path(lock.name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+
+def _try_lock(path: Path) -> TextIO | None:
+    """The locked file, still the one at *path*: its last holder may just have removed it."""
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    lock.close()
+    return None
 
 
 def ask(instance: str, request: str) -> dict[str, Any]:
@@ -108,10 +125,11 @@ async def _answer(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler
 ) -> dict[str, Any]:
     try:
+        async with asyncio.timeout(5):
+            line = await reader.readline()
         if _peer_uid(writer) != 0:
             return {"ok": False, "error": "only root may control the agent"}
-        async with asyncio.timeout(5):
-            request = json.loads(await reader.readline())
+        request = json.loads(line)
         return {"ok": True, **await handle(str(request["do"]))}
     except AegisError as error:
         return {"ok": False, "error": str(error)}
