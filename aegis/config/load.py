@@ -21,6 +21,7 @@ from aegis.config.rules import build_rule
 from aegis.config.texts import SCRIPT
 from aegis.config.trust import Trust, TrustError
 from aegis.config.validate import App, FileTables, validate_document
+from aegis.policy.garbage import uncollected
 from aegis.policy.model import Policy, Where
 
 MAIN_FILE = Path("/etc/aegis.toml")
@@ -54,6 +55,11 @@ def load_policy(
     """
     if check_trust and trust is None:
         trust = Trust()
+    with uncollected():
+        return _load(path, trust)
+
+
+def _load(path: Path, trust: Trust | None) -> Loaded:
     problems = Problems()
     # Path.resolve() would follow symlinks, which are to be refused.
     main = _read(os.path.abspath(path), trust, problems, drop_in=False)  # noqa: PTH100

@@ -22,6 +22,9 @@ _SCALAR = re.compile(
     re.DOTALL,
 )
 
+# What most lists are made of, each with its comma: read in one step.
+_PLAIN = re.compile(r'[ \t\r\n]*("[^"\\\r\n]*")[ \t\r\n]*,')
+
 Step = str | int
 
 
@@ -32,14 +35,19 @@ class _Node:
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
-        self.children: dict[Step, _Node] = {}
+        self.children: dict[Step, _Node] = _CHILDLESS
         self.tables = 0
 
     def child(self, step: Step, offset: int) -> "_Node":
         node = self.children.get(step)
         if node is None:
+            if self.children is _CHILDLESS:
+                self.children = {}
             node = self.children[step] = _Node(offset)
         return node
+
+
+_CHILDLESS: dict[Step, _Node] = {}  # one for all: a policy may have 65,536 entries
 
 
 class Positions:
@@ -135,9 +143,16 @@ class _Scanner:
             if character in ("[", "{"):
                 self._at += 1
                 open_.append((node, character == "["))
+                if character == "[":
+                    self._plain_strings(node)
             elif match := _SCALAR.match(self._text, self._at):
                 self._at = match.end()
             node = self._next(open_)
+
+    def _plain_strings(self, array: _Node) -> None:
+        while match := _PLAIN.match(self._text, self._at):
+            array.child(len(array.children), match.start(1))
+            self._at = match.end()
 
     def _next(self, open_: list[tuple[_Node, bool]]) -> _Node | None:
         """The node of the next value in what is still open."""

@@ -12,6 +12,7 @@ from aegis.policy.flatten import (
     may_be_local,
     may_be_remote,
 )
+from aegis.policy.garbage import uncollected
 from aegis.policy.match import needs_trust
 from aegis.policy.model import Entry, Policy, Resolution, Rule, Scope
 from aegis.policy.ports import ANY_PORTS, NO_PORTS
@@ -35,9 +36,10 @@ def compile_policy(policy: Policy, resolution: Resolution) -> Tables:
     if len(policy.rules) > RULES_MAX:
         raise AegisError(f"{len(policy.rules)} [[app]] rules; the limit is {RULES_MAX}")
     nets: Nodes = {}
-    apps = [_whitelist_app(policy, resolution, nets)]
-    for index, rule in enumerate(policy.rules, start=1):
-        apps.append(_rule_app(rule, index, resolution, nets))
+    with uncollected():
+        apps = [_whitelist_app(policy, resolution, nets)]
+        for index, rule in enumerate(policy.rules, start=1):
+            apps.append(_rule_app(rule, index, resolution, nets))
     _check_size(nets)
     return Tables(
         mode=policy.settings.mode,
