@@ -38,6 +38,7 @@ int BPF_PROG(aegis_exec, struct task_struct *task, int old_pid, struct linux_bin
 	fill_file(proc, BPF_CORE_READ(bprm, file));
 	proc->start_boot_ns = start_of(task);
 	proc->exec_boot_ns = bpf_ktime_get_boot_ns();
+	proc->kill_boot_ns = 0;
 	WRITE_ONCE(proc->class_, classify(proc, config));
 	return 0;
 }
@@ -66,8 +67,10 @@ int BPF_PROG(aegis_fork, struct task_struct *parent, struct task_struct *child)
 		return 0;
 	}
 	proc = bpf_map_lookup_elem(&procs, &tgid);
-	if (proc)
+	if (proc) {
 		proc->start_boot_ns = start_of(child);
+		proc->kill_boot_ns = 0;
+	}
 	return 0;
 }
 

@@ -240,6 +240,7 @@ struct aegis_proc {
 	__u64 class_;			/* generation << 32 | flags << 16 | app */
 	__u64 start_boot_ns;		/* of the thread group leader */
 	__u64 exec_boot_ns;		/* 0 when seeded */
+	__u64 kill_boot_ns;		/* when its kill was last asked for; 0: never */
 	__u64 inode;
 	__u32 device;			/* kernel encoding: major << 20 | minor */
 	__u32 flags;			/* enum aegis_identity */
@@ -294,7 +295,8 @@ struct aegis_event {
 	__u8 reason;
 	__u8 actions;
 	__u8 mode;
-	__u8 pad[6];
+	__u8 silent;			/* detent: to be killed, not to be reported */
+	__u8 pad[5];
 	__u8 daddr[16];
 	__u8 saddr[16];			/* all zero: not bound yet */
 	struct aegis_unit unit;
@@ -331,7 +333,7 @@ struct aegis_judge {
 _Static_assert(sizeof(struct aegis_config) == 80, "config ABI");
 _Static_assert(sizeof(struct aegis_app) == 48, "app ABI");
 _Static_assert(sizeof(struct aegis_net_key) == 28, "net key ABI");
-_Static_assert(sizeof(struct aegis_proc) == 880, "proc ABI");
+_Static_assert(sizeof(struct aegis_proc) == 888, "proc ABI");
 _Static_assert(sizeof(struct aegis_detent_key) == 48, "detent ABI");
 _Static_assert(sizeof(struct aegis_event) == 1024, "event ABI");
 #endif

@@ -8,6 +8,8 @@
 
 #include "decide.bpf.h"
 
+#define KILL_AGAIN_NS 100000000ULL	/* to ask again for a kill that did not happen yet */
+
 static __always_inline void
 emit_process(struct aegis_event *event, struct aegis_proc *proc)
 {
@@ -55,7 +57,7 @@ static __always_inline void emit_source(struct aegis_event *event, struct bpf_so
 
 static __always_inline bool
 emit(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *config,
-     const struct decision *d, const struct flow *flow, __u64 now, __u64 suppressed)
+     const struct decision *d, const struct flow *flow, __u64 now, __u64 suppressed, bool silent)
 {
 	struct aegis_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
@@ -67,6 +69,7 @@ emit(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *co
 	__builtin_memset(event, 0, sizeof(*event));
 	event->boot_ns = now;
 	event->suppressed = suppressed;
+	event->silent = silent;
 	event->generation = config->generation;
 	event->mode = config->mode;
 	event->app = d->app;
@@ -100,7 +103,7 @@ fill_detent_key(struct aegis_detent_key *key, struct aegis_proc *proc, const str
 	__builtin_memcpy(key->addr, flow->addr, sizeof(key->addr));
 }
 
-/* Count it as silenced if the same was reported less than *detent_ns* ago. */
+/* Whether the same was reported less than *detent_ns* ago; then it counts as silenced. */
 static __always_inline bool
 silenced(struct aegis_detent *detent, __u64 now, __u64 detent_ns)
 {
@@ -112,51 +115,86 @@ silenced(struct aegis_detent *detent, __u64 now, __u64 detent_ns)
 	if (!reported || now - reported >= detent_ns)
 		return false;
 	__sync_fetch_and_add(&detent->suppressed, 1);
-	count(AEGIS_COUNTER_SUPPRESSED);
 	return true;
 }
 
 /*
- * An entry is replaced, never stamped in place: the LRU may hand its memory to
- * another flow at any moment, and that flow's first report must not be lost.
- * A global function: verified once, and not for each way into it.
+ * Whether this report is the one of its detent; *suppressed: how many were
+ * silenced before it. An entry is replaced, never stamped in place: the LRU may
+ * hand its memory to another flow at any moment, and that flow's first report
+ * must not be lost.
  */
+static __always_inline bool
+begin_detent(const struct aegis_detent_key *key, __u64 now, __u64 detent_ns, __u64 *suppressed)
+{
+	struct aegis_detent fresh = { .reported_boot_ns = now };
+	struct aegis_detent *detent = bpf_map_lookup_elem(&detents, key);
+
+	if (silenced(detent, now, detent_ns))
+		return false;
+	if (detent) {
+		*suppressed = READ_ONCE(detent->suppressed);
+		if (bpf_map_update_elem(&detents, key, &fresh, BPF_ANY))
+			count(AEGIS_COUNTER_DETENT_FAILED);
+	} else if (bpf_map_update_elem(&detents, key, &fresh, BPF_NOEXIST)) {
+		/* Another CPU was first with the same, or there is no memory. */
+		if (silenced(bpf_map_lookup_elem(&detents, key), now, detent_ns))
+			return false;
+		count(AEGIS_COUNTER_DETENT_FAILED);
+	}
+	return true;
+}
+
+/* The next one reports, and counts this one. */
+static __always_inline void undo_detent(const struct aegis_detent_key *key, __u64 suppressed)
+{
+	struct aegis_detent undone = { .suppressed = suppressed + 1 };
+
+	bpf_map_update_elem(&detents, key, &undone, BPF_ANY);
+}
+
+/*
+ * Detent silences reports, never enforcement: a process to be killed is told
+ * of even then, but not for each connection it tries until the signal arrives.
+ */
+static __always_inline bool
+kill_is_due(struct aegis_proc *proc, const struct decision *d, const struct flow *flow, __u64 now)
+{
+	__u64 asked = READ_ONCE(proc->kill_boot_ns);
+
+	if (!(d->actions & AEGIS_ACTION_KILL) || d->verdict != AEGIS_VERDICT_BLOCKED)
+		return false;
+	if (flow->hook == AEGIS_HOOK_CONNECT && flow->protocol != AEGIS_PROTOCOL_TCP)
+		return false;		/* sends nothing, so it never kills */
+	if (asked && now - asked < KILL_AGAIN_NS)
+		return false;
+	WRITE_ONCE(proc->kill_boot_ns, now);
+	return true;
+}
+
+/* A global function: verified once, and not for each way into it. */
 __noinline int
 aegis_report(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *config,
 	     struct decision *d, struct flow *flow)
 {
-	struct aegis_detent fresh = {}, *detent;
 	struct aegis_detent_key key = {};
-	__u64 now, detent_ns, suppressed = 0;
+	__u64 now = bpf_ktime_get_boot_ns(), detent_ns, suppressed = 0;
+	bool silent = false, kill;
 
 	if (!proc || !config || !d || !flow)
 		return 0;
-	now = bpf_ktime_get_boot_ns();
-	fresh.reported_boot_ns = now;
 	detent_ns = d->detent_s * 1000000000ULL;
-	if (!detent_ns) {
-		emit(ctx, proc, config, d, flow, now, 0);
+	kill = kill_is_due(proc, d, flow, now);
+	if (detent_ns) {
+		fill_detent_key(&key, proc, d, flow);
+		silent = !begin_detent(&key, now, detent_ns, &suppressed);
+	}
+	if (silent && !kill) {
+		count(AEGIS_COUNTER_SUPPRESSED);
 		return 0;
 	}
-	fill_detent_key(&key, proc, d, flow);
-	detent = bpf_map_lookup_elem(&detents, &key);
-	if (silenced(detent, now, detent_ns))
-		return 0;
-	if (detent) {
-		suppressed = READ_ONCE(detent->suppressed);
-		if (bpf_map_update_elem(&detents, &key, &fresh, BPF_ANY))
-			count(AEGIS_COUNTER_DETENT_FAILED);
-	} else if (bpf_map_update_elem(&detents, &key, &fresh, BPF_NOEXIST)) {
-		/* Another CPU was first with the same, or there is no memory. */
-		if (silenced(bpf_map_lookup_elem(&detents, &key), now, detent_ns))
-			return 0;
-		count(AEGIS_COUNTER_DETENT_FAILED);
-	}
-	if (!emit(ctx, proc, config, d, flow, now, suppressed)) {
-		fresh.reported_boot_ns = 0;	/* the next one reports, and counts this one */
-		fresh.suppressed = suppressed + 1;
-		bpf_map_update_elem(&detents, &key, &fresh, BPF_ANY);
-	}
+	if (!emit(ctx, proc, config, d, flow, now, suppressed, silent) && detent_ns && !silent)
+		undo_detent(&key, suppressed);
 	return 0;
 }
 

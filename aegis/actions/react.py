@@ -44,10 +44,12 @@ class Reactions:
         # First of all: the longer it waits, the more the process has done.
         killed = kill_process(event) if _kills(event) else None
         record = to_ecs(event, self.context)
-        self._show(record, log=event.actions.log)
+        if not event.silent:
+            self._show(record, log=event.actions.log)
         if killed is not None:
             self._tell_kill(killed, record)
-        self._run_scripts(event, record)
+        if not event.silent:
+            self._run_scripts(event, record)
 
     def notice(
         self,

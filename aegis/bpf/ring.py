@@ -101,6 +101,7 @@ def to_event(record: dict[str, Any], rule: str, actions: Actions) -> Event:
         source=address_of(source) if any(source) else None,
         source_port=record["sport"],
         suppressed=record["suppressed"],
+        silent=bool(record["silent"]),
         rule=rule,
         actions=actions,
     )

@@ -56,6 +56,7 @@ class Event:
     source: Address | None  # None: not bound yet
     source_port: int
     suppressed: int  # events like this silenced by detent since the last report
+    silent: bool  # detent silences the report: only a kill is still to be done
     rule: str  # ``file:line`` of the deciding rule, or "unconfigured"
     actions: Actions
 

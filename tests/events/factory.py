@@ -56,6 +56,7 @@ def make_event(**changes: Any) -> Event:
         "source": None,
         "source_port": 0,
         "suppressed": 0,
+        "silent": False,
         "rule": "/etc/aegis.d/curl.toml:3",
         "actions": Actions(log=True, block=True),
     }
