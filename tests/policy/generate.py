@@ -168,11 +168,11 @@ def make_rule(rng: Random, selectors: Selectors) -> Rule:
     )
 
 
-def precedence(rule: Rule) -> tuple[int, int]:
+def precedence(rule: Rule) -> tuple[int, bool, bool, bool]:
     """More selectors win; of equal number path over cmdline over exe; then the later."""
     want = rule.selectors
-    best = 3 if want.path else 2 if want.cmdline else 1 if want.exe else 0
-    return want.count(), best
+    kinds = (want.path is not None, want.cmdline is not None, want.exe is not None)
+    return want.count(), *kinds
 
 
 def make_policy(rng: Random) -> Policy:
