@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from aegis.config import texts
 from aegis.config.entries import parse_address_entry, parse_destination, parse_port_entry
-from aegis.config.limits import EXE_BYTES, PATH_BYTES, SECONDS, UID, UNIT_BYTES
+from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES, SECONDS, UID, UNIT_BYTES
 from aegis.policy.model import Entry, Settings, Whitelist
 
 _SETTINGS: Final = Settings()
@@ -138,7 +138,7 @@ class AppTable(Table):
     cmdline: Annotated[str, AfterValidator(texts.check_cmdline)] | None = Field(
         None,
         description="The command line at exec, or a leading run of its arguments.",
-        json_schema_extra={"maxLength": PATH_BYTES},
+        json_schema_extra={"maxLength": CMDLINE_BYTES},
     )
     user: (
         Annotated[

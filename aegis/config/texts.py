@@ -7,7 +7,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 
-from aegis.config.limits import EXE_BYTES, PATH_BYTES, UID, UNIT_BYTES
+from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES, UID, UNIT_BYTES
 from aegis.policy.model import Actions
 
 ACTIONS = ("log", "notify", "block", "kill", "allow")
@@ -43,7 +43,7 @@ def check_path(text: str) -> str:
 
 def check_cmdline(text: str) -> str:
     """A command line; raises as ``check_exe``."""
-    return _check_size(text, PATH_BYTES, "a command line to look for")
+    return _check_size(text, CMDLINE_BYTES, "a command line to look for")
 
 
 def check_unit(text: str) -> str:

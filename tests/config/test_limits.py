@@ -21,6 +21,7 @@ def kernel(name: str) -> int:
 def test_texts_fit_with_their_nul() -> None:
     assert kernel("NAME_SIZE") - 1 == limits.EXE_BYTES
     assert kernel("PATH_SIZE") - 1 == limits.PATH_BYTES
+    assert kernel("PATH_SIZE") - 2 == limits.CMDLINE_BYTES
     assert kernel("UNIT_SIZE") - 2 == limits.UNIT_BYTES
 
 

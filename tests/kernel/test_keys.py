@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES
 from tests.kernel.agent import Agent, field
 from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4, REMOTE6
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
+from tests.kernel.test_selectors import WRAPPER
 from tests.kernel.workshop import Workshop
 
 # An account nobody has: a rule for a whole user must not reach the harness.
@@ -25,6 +27,10 @@ try:
 except PermissionError:
     time.sleep(60)
 """
+
+# As long as a rule may say them; whatever is longer is something else.
+LONG_EXE = "e" * EXE_BYTES
+LONG_PATH = f"/{'p' * 127}/{'p' * (PATH_BYTES - 129)}"
 
 POLICY = """
 [global]
@@ -42,6 +48,18 @@ ports = ["8086"]
 
 [[app]]
 user = {somebody}
+ports = ["8086"]
+
+[[app]]
+exe = "{exe}"
+ports = ["8086"]
+
+[[app]]
+path = "{path}"
+ports = ["8086"]
+
+[[app]]
+cmdline = "{cmdline}"
 ports = ["8086"]
 
 [[app]]
@@ -72,9 +90,17 @@ def root(workshop: Workshop) -> Path:
 
 
 @pytest.fixture(scope="module")
-def agent(root: Path, servers: Servers, agents: Agents) -> Agent:
+def agent(root: Path, workshop: Workshop, servers: Servers, agents: Agents) -> Agent:
     servers.open(8086, 8087)
-    text = POLICY.format(inside="/opt/inside", outside="/opt/outside", somebody=SOMEBODY)
+    script = workshop.script("long-line.py", WRAPPER)
+    text = POLICY.format(
+        inside="/opt/inside",
+        outside="/opt/outside",
+        somebody=SOMEBODY,
+        exe=LONG_EXE,
+        path=LONG_PATH,
+        cmdline=f"{script} ".ljust(CMDLINE_BYTES, "c"),
+    )
     started, _ = agents.share(text)
     return started
 
@@ -100,6 +126,43 @@ def test_any_namespace_takes_the_path_wherever_it_is(
     """The same path in a container gets the rule, and nothing else of that container does."""
     name, port = attempt
     outcome = programs.run(*in_container(root, f"/opt/{name}", "tcp", "127.0.0.1", port))
+    assert outcome.word == word, outcome.stderr
+
+
+def test_a_name_longer_than_the_kernel_keeps_is_nobody_s(
+    agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    """The longest name a rule may have is one; a longer one that begins like it is not."""
+    for name, word in ((LONG_EXE, "EPERM"), (LONG_EXE + "e", "OK")):
+        program = shutil.copy(workshop.prober, workshop.new_folder() / name)
+        assert programs.run(program, "tcp", REMOTE4, "8087").word == word
+
+
+def test_a_path_longer_than_the_kernel_keeps_is_nobody_s(
+    agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    """Of such a path the kernel has the tail, which may read like a rule's."""
+    program = Path(f"{workshop.new_folder()}{LONG_PATH}")
+    program.parent.mkdir(parents=True)
+    shutil.copy(workshop.prober, program)
+    assert programs.run(program, "tcp", REMOTE4, "8087").word == "OK"
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        pytest.param(0, "EPERM", id="as-long-as-a-rule-may-say"),
+        pytest.param(1, "OK", id="one-byte-longer"),
+        pytest.param(-1, "OK", id="one-byte-shorter"),
+    ],
+)
+def test_a_command_line_longer_than_a_rule_s_is_another(
+    change: int, word: str, agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    """Of 255 bytes the kernel once matched none: it stopped before the NUL at their end."""
+    script = workshop.bin / "long-line.py"
+    argument = "c" * (CMDLINE_BYTES - len(f"{script} ") + change)
+    outcome = programs.run(script, argument, "8087")
     assert outcome.word == word, outcome.stderr
 
 

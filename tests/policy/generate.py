@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from random import Random
 from typing import TypeVar
 
+from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES
 from aegis.policy.model import (
     Actions,
     Address,
@@ -63,8 +64,12 @@ MAPPED = IPv6Network("::ffff:0:0/96")
 
 PORTS = (1, 2, 52, 53, 54, 1023, 1024, 1025, 8000, 8050, 8086, 8100, 8101, 65534, 65535)
 NAMES = ("bob.com", "both.example", "void.example")
-EXES = ("telegraf", "nc", "systemd")
-PATHS = ("/usr/bin/telegraf", "/usr/bin/nc", "/opt/nc")
+# As long as the kernel keeps them, less what a NUL takes; one byte more is another text.
+LONG_EXE = "x" * EXE_BYTES
+LONG_PATH = "/" + "p" * (PATH_BYTES - 1)
+LONG_CMDLINE = "/c " + "c" * (CMDLINE_BYTES - 3)
+EXES = ("telegraf", "nc", "systemd", LONG_EXE)
+PATHS = ("/usr/bin/telegraf", "/usr/bin/nc", "/opt/nc", LONG_PATH)
 ARGVS: tuple[tuple[str, ...], ...] = (
     ("nc",),
     ("nc", "-l", "8086"),
@@ -73,8 +78,16 @@ ARGVS: tuple[tuple[str, ...], ...] = (
     ("/bin/sh", "-e", "/opt/nc", "-l"),
     ("",),
     (),
+    tuple(LONG_CMDLINE.split(" ")),
+    ("/c", LONG_CMDLINE[3:] + "c"),
+    ("/c", LONG_CMDLINE[3:], "x" * 300, "y"),
+    ("x" * 600,),
+    ("/bin/sh", *LONG_CMDLINE.split(" "), "z"),
 )
-CMDLINES = ("nc", "nc -l", "nc -l 8086", "n", "nc ", "/opt/nc", "/opt/nc -l", "/bin/sh -e")
+CMDLINES = (
+    *("nc", "nc -l", "nc -l 8086", "n", "nc ", "/opt/nc", "/opt/nc -l", "/bin/sh -e"),
+    *("/c", LONG_CMDLINE),
+)
 UNITS = ("telegraf.service", "nc.service")
 USERS = (0, 1000)
 PROTOCOLS = (frozenset(Protocol), frozenset({Protocol.TCP}), frozenset({Protocol.UDP}))
