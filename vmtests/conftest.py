@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guests did is kept as JSON and told at the end of the run."""
+"""The guests, and what they did: kept as JSON and told at the end of the run."""
 
 import dataclasses
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from vmtests import vm
 from vmtests.fetch import STATE
-from vmtests.vm import Run, missing
+from vmtests.kernels import Kernel
 
 REPORT = STATE / "report"
-_runs = pytest.StashKey[list[Run]]()
+_told = pytest.StashKey[list[vm.Run]]()
+
+Guests = dict[Kernel, "Future[vm.Run]"]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def host() -> None:
     """Skip where no guest can run; fail where one must."""
-    lacking = missing()
+    lacking = vm.missing()
     if lacking is None:
         return
     if os.environ.get("AEGIS_KERNEL_TESTS") == "1":
@@ -26,29 +32,51 @@ def host() -> None:
     pytest.skip(lacking)
 
 
+def _run(kernel: Kernel) -> vm.Run:
+    report = REPORT / kernel.name
+    shutil.rmtree(report, ignore_errors=True)
+    return vm.run_pytest(kernel, report, "tests/kernel", "--durations=10")
+
+
+@pytest.fixture(scope="session")
+def guests(request: pytest.FixtureRequest, host: None) -> Iterator[Guests]:
+    """A guest for each kernel asked for, one a processor: that is what emulation keeps busy."""
+    callspecs = (getattr(item, "callspec", None) for item in request.session.items)
+    params = [callspec.params for callspec in callspecs if callspec is not None]
+    kernels = [found["kernel"] for found in params if isinstance(found.get("kernel"), Kernel)]
+    pool = ThreadPoolExecutor(max_workers=os.cpu_count())
+    try:
+        yield {kernel: pool.submit(_run, kernel) for kernel in kernels}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        vm.stop_all()
+
+
 @pytest.fixture
-def runs(request: pytest.FixtureRequest) -> list[Run]:
-    """The list a finished guest is put on, to be reported."""
-    return request.config.stash.setdefault(_runs, [])
+def told(request: pytest.FixtureRequest) -> list[vm.Run]:
+    """Put a run on this list to have it in the report."""
+    return request.config.stash.setdefault(_told, [])
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """A line for each kernel, and the same as JSON."""
-    told = config.stash.get(_runs, [])
-    if not told:
+    runs = config.stash.get(_told, [])
+    if not runs:
         return
-    path: Path = REPORT / "report.json"
-    rows = [
-        {**dataclasses.asdict(run), "output": str(REPORT / run.kernel / "output")} for run in told
-    ]
+    path = REPORT / "report.json"
+    rows = [_row(run, REPORT / run.kernel / "output") for run in runs]
     path.write_text(json.dumps(rows, indent=2) + "\n")
     terminalreporter.section("kernels")
-    for run in told:
+    for run in runs:
         terminalreporter.write_line(
             f"{run.kernel:8} {run.release:24} {run.summary} "
             f"(booted in {run.boot_seconds:.0f} s, {run.total_seconds:.0f} s in all)"
         )
     terminalreporter.write_line(f"{path}:")
     terminalreporter.write_line(path.read_text())
+
+
+def _row(run: vm.Run, output: Path) -> dict[str, object]:
+    return {**dataclasses.asdict(run), "output": str(output)}
