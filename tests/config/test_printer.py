@@ -23,19 +23,19 @@ RESOLUTION = make_resolution(Random(1))  # noqa: S311 (repeatable on purpose)
 
 def elsewhere(policy: Policy) -> Policy:
     """Paths that are no link on any host: reading would resolve them."""
-    programs = tuple(
-        (program.replace("/", "/nonexistent/", 1), where)
-        for program, where in policy.whitelist.programs
-    )
+
+    def moved(path: str) -> str:
+        return path.replace("/usr/", "/0/0/", 1)  # no longer than it was
+
+    programs = tuple((moved(program), where) for program, where in policy.whitelist.programs)
     rules = [
-        replace(rule, selectors=replace(rule.selectors, path=f"/nonexistent{rule.selectors.path}"))
+        replace(rule, selectors=replace(rule.selectors, path=moved(rule.selectors.path)))
         if rule.selectors.path
         else rule
         for rule in policy.rules
     ]
-    return replace(
-        policy, whitelist=replace(policy.whitelist, programs=programs), rules=tuple(rules)
-    )
+    whitelist = replace(policy.whitelist, programs=programs)
+    return replace(policy, whitelist=whitelist, rules=tuple(rules))
 
 
 def assert_survives(policy: Policy, memory: Memory) -> None:
