@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from aegis.cli.check_names import check_names
 from aegis.config.lint import lint
 from aegis.config.lint_rule import describe
 from aegis.config.load import MAIN_FILE, Loaded, load_lone, load_policy
@@ -22,6 +23,8 @@ file, each with file:line:column and what to write instead.
 Without FILE, the main file and all its drop-ins are checked as the agent would
 read them, owners and modes included. Each FILE is checked alone, whoever owns
 it, as a drop-in of any name: that needs neither root nor a kernel.
+
+Names in rules are looked up, for two seconds at most; --offline asks nobody.
 """
 _EPILOG = """\
 exit status:
@@ -65,6 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help="the main file, checked with its drop-ins (default: %(default)s)",
     )
+    parser.add_argument("--offline", action="store_true", help="look no names up")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--schema", action="store_true", help="print the JSON schema of a policy file, for editors"
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.schema:
         print(json.dumps(json_schema(), indent=2))
         return 0
-    result = check(args.files, args.config)
+    result = check(args.files, args.config, offline=args.offline)
     if args.json:
         print(json.dumps(_as_json(result), indent=2))
     else:
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if result.of(Severity.ERROR) else 0
 
 
-def check(files: list[Path], config: Path) -> Result:
+def check(files: list[Path], config: Path, *, offline: bool) -> Result:
     """Check each of *files* alone; without any, the policy whose main file is *config*."""
     problems: list[Problem] = []
     usable: list[Loaded] = []
@@ -96,7 +100,8 @@ def check(files: list[Path], config: Path) -> Result:
             problems += error.problems
         else:
             usable.append(loaded)
-            problems += in_order((*loaded.warnings, *lint(loaded)))
+            names = () if offline else check_names(loaded.policy)
+            problems += in_order((*loaded.warnings, *lint(loaded), *names))
     return Result(tuple(problems), tuple(usable))
 
 
