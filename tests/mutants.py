@@ -87,7 +87,7 @@ def hunt(root: Path, mutant: Mutant) -> tuple[bool, str]:
     mutant.apply(root)
     try:
         if (reason := build(root)) is not None:
-            raise RuntimeError(f"{mutant.name} does not compile: {reason}")
+            return False, f"does not compile: {reason}"
         return try_tests(root, mutant.killed_by)
     finally:
         mutant.revert(root)

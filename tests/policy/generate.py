@@ -60,6 +60,10 @@ NETWORKS: tuple[IPv4Network | IPv6Network, ...] = (
     *map(IPv4Network, IPV4_NETS.split()),
     *map(IPv6Network, IPV6_NETS.split()),
 )
+LOCAL_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = (
+    *map(IPv4Network, ["127.0.0.0/8", "127.0.0.0/9", "127.0.0.1/32", "0.0.0.0/32"]),
+    *map(IPv6Network, ["::1/128", "::/128", "::/127"]),
+)
 MAPPED = IPv6Network("::ffff:0:0/96")
 
 PORTS = (1, 2, 52, 53, 54, 1023, 1024, 1025, 8000, 8050, 8086, 8100, 8101, 65534, 65535)
@@ -116,15 +120,15 @@ def make_network(rng: Random) -> IPv4Network | IPv6Network:
 
 
 def make_entry(rng: Random, kinds: str) -> Entry:
-    """*kinds*: p any address, n a name, a a network; its text shows which and where."""
-    kind = rng.choice(kinds)
+    """*kinds*: p any address, n a name, a a network, l one of this host."""
+    kind, local = rng.choice(kinds), rng.choice(LOCAL_NETWORKS)
     first, last = sorted((rng.choice(PORTS), rng.choice(PORTS)))
     if rng.random() < 0.5:
         first, last = rng.choice([(1, 65535), (first, first), (last, last)])
     return Entry(
         text="entry",
         where=Where("test.toml", rng.randrange(1, 99)),
-        network=make_network(rng) if kind == "a" else None,
+        network=make_network(rng) if kind == "a" else local if kind == "l" else None,
         name=rng.choice(NAMES) if kind == "n" else None,
         first_port=first,
         last_port=last,
@@ -162,7 +166,7 @@ def make_selectors(rng: Random) -> Selectors:
 def make_rule(rng: Random, selectors: Selectors) -> Rule:
     switches = (None, None, True, False)
     remotes = maybe(rng, lambda: make_list(rng, "pnaa"))
-    locals_ = maybe(rng, lambda: make_list(rng, "pnaa"))
+    locals_ = maybe(rng, lambda: make_list(rng, "pnall"))
     return Rule(
         selectors=selectors,
         where=Where("rule.toml", rng.randrange(1, 99)),
@@ -239,12 +243,14 @@ class Edges:
 
     addresses: tuple[Address, ...]
     ports: tuple[int, ...]
+    entries: tuple[Entry, ...] = ()  # with an address: what is listed by it and not beside it
 
 
 def edges(policy: Policy) -> Edges:
     addresses: set[Address] = set(ADDRESSES)
     ports: set[int] = {0, 53}
-    for entry in all_entries(policy):
+    entries = all_entries(policy)
+    for entry in entries:
         if entry.network is not None:
             first, last = entry.network[0], entry.network[-1]
             addresses |= {first, last}
@@ -254,7 +260,8 @@ def edges(policy: Policy) -> Edges:
                 addresses.add(last + 1)
         ports |= {entry.first_port - 1, entry.first_port, entry.last_port, entry.last_port + 1}
     order = sorted(addresses, key=lambda a: (a.version, int(a)))
-    return Edges(tuple(order), tuple(sorted(p for p in ports if p < 65536)))
+    placed = tuple(entry for entry in entries if entry.network is not None)
+    return Edges(tuple(order), tuple(sorted(p for p in ports if p < 65536)), placed)
 
 
 def all_entries(policy: Policy) -> list[Entry]:
@@ -269,11 +276,12 @@ def all_entries(policy: Policy) -> list[Entry]:
 
 def make_flow(rng: Random, around: Edges) -> Flow:
     """At an edge, in any spelling; an inbound flow always has a port of ours."""
-    address = rng.choice(around.addresses)
+    address, port = rng.choice(around.addresses), rng.choice(around.ports)
+    if around.entries and rng.random() < 0.4:
+        address, port = make_hit(rng, rng.choice(around.entries))
     if isinstance(address, IPv4Address) and rng.random() < 0.3:
         address = IPv6Address(f"::ffff:{address}")
     direction = Direction.IN if rng.random() < 0.25 else Direction.OUT
-    port = rng.choice(around.ports)
     protocol = rng.choice(list(Protocol))
     return Flow(
         address=address,
@@ -282,3 +290,11 @@ def make_flow(rng: Random, around: Edges) -> Flow:
         direction=direction,
         udp_connect=protocol is Protocol.UDP and rng.random() < 0.5,
     )
+
+
+def make_hit(rng: Random, entry: Entry) -> tuple[Address, int]:
+    """An address of *entry*, and a port of it or just beside it."""
+    assert entry.network is not None
+    address = rng.choice((entry.network[0], entry.network[-1]))
+    first, last = entry.first_port, entry.last_port
+    return address, rng.choice((first - 1, first, last, min(last + 1, 65535)))
