@@ -92,12 +92,18 @@ class Judge:
             identity.user,
             flow.port,
             _PROTOCOLS[flow.protocol],
-            lib.AEGIS_HOOK_CONNECT if flow.udp_connect else lib.AEGIS_HOOK_SENDMSG,
+            _hook(flow),
             mapped(flow.address),
         )
 
     def close(self) -> None:
         self._object.close()
+
+
+def _hook(flow: Flow) -> int:
+    """TCP always connects, Fast Open too; UDP may send without."""
+    connects = flow.protocol is Protocol.TCP or flow.udp_connect
+    return int(lib.AEGIS_HOOK_CONNECT if connects else lib.AEGIS_HOOK_SENDMSG)
 
 
 def _flags(identity: Identity) -> int:
