@@ -5,6 +5,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from aegis.config.lint_rule import describe
 from aegis.config.load import MAIN_FILE, Loaded, load_lone, load_policy
 from aegis.config.problem import PolicyError, Problem, Severity, in_order
 from aegis.config.schema import json_schema
+from aegis.errors import AegisError
 from aegis.events.text import printable
+from aegis.policy.compile import compile_policy
+from aegis.policy.model import Resolution, Where
 
 _DESCRIPTION = """\
 Check a policy without putting it in force: every error and every doubt of every
@@ -100,9 +104,18 @@ def check(files: list[Path], config: Path, *, offline: bool) -> Result:
             problems += error.problems
         else:
             usable.append(loaded)
+            problems += too_large(loaded)
             names = () if offline else check_names(loaded.policy)
             problems += in_order((*loaded.warnings, *lint(loaded), *names))
     return Result(tuple(problems), tuple(usable))
+
+
+def too_large(loaded: Loaded) -> Iterator[Problem]:
+    """What only the tables tell: the agent would refuse a policy they cannot hold."""
+    try:
+        compile_policy(loaded.policy, Resolution())
+    except AegisError as error:
+        yield Problem(Severity.ERROR, Where(loaded.files[0], 1), "", str(error))
 
 
 def _as_json(result: Result) -> dict[str, object]:

@@ -67,6 +67,18 @@ def test_errors_are(bad: Path, good: Path, capsys: pytest.CaptureFixture[str]) -
     assert summary == "error: 2 errors, 0 warnings; 1 rule in 1 file"
 
 
+def test_a_policy_that_would_not_fit_is_an_error(
+    good: Path, etc: Etc, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the agent would refuse for the size of its tables, ``check`` refuses."""
+    monkeypatch.setattr("aegis.policy.compile.NETS_MAX", 1)
+    large = etc.drop_in("no-such-tool.toml", '[[app]]\nremotes = ["[::/0]:80", "2001:db8::/32"]')
+    assert run(good, large) == 1
+    error, summary = capsys.readouterr().out.splitlines()
+    assert error == f"{large}:1:1: the policy has 3 address prefixes; the limit is 1"
+    assert summary.startswith("error: 1 error, ")
+
+
 def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run("--no-such-option")
