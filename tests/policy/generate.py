@@ -193,7 +193,9 @@ def precedence(rule: Rule) -> tuple[int, bool, bool, bool]:
 
 
 def make_policy(rng: Random) -> Policy:
-    wanted = dict.fromkeys(make_selectors(rng) for _ in range(rng.randrange(6)))
+    # A crowd now and then: some mistakes need four rules that match one process.
+    count = rng.randrange(6) if rng.random() < 0.75 else rng.randrange(10, 30)
+    wanted = dict.fromkeys(make_selectors(rng) for _ in range(count))
     programs = rng.sample((*EXES, *PATHS), rng.choice((0, 0, 1, 2)))
     return Policy(
         settings=Settings(
