@@ -47,7 +47,12 @@ def read_table(path: Path = TABLE) -> list[Mutant]:
 
 def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run this Python on the copy at *root* only, also in what it starts."""
-    environment = {**os.environ, "PYTHONPATH": str(root), "AEGIS_KERNEL_TESTS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "AEGIS_KERNEL_TESTS": "1",
+        "AEGIS_RELOADS": "20",
+    }
     return subprocess.run(
         [sys.executable, *words],
         cwd=root,
