@@ -2,13 +2,12 @@
 """From an ``[[app]]`` table to a rule: selectors, users, paths, entries, defaults."""
 
 import os
-import pwd
-import re
 
 from aegis.config.document import name_of
-from aegis.config.limits import PATH_BYTES, UID
+from aegis.config.limits import PATH_BYTES
 from aegis.config.problem import Problems
-from aegis.config.texts import as_actions, check_exe, did_you_mean, looks_like_unit
+from aegis.config.texts import as_actions, check_exe, looks_like_unit
+from aegis.config.users import uid_of
 from aegis.config.validate import App
 from aegis.policy.model import Actions, Entry, Rule, Selectors, Settings, Where
 
@@ -73,11 +72,8 @@ def _build_selectors(app: App, problems: Problems) -> Selectors | None:
     path = table.path and resolve_path(table.path, app.where("path"), "app.path", problems)
     user = None
     if table.user is not None:
-        user = _uid_of(table.user)
-        if user is None:
-            names = [entry.pw_name for entry in pwd.getpwall()]
-            message = f'there is no user "{table.user}"{did_you_mean(str(table.user), names)}'
-            problems.error(app.where("user"), "app.user", message)
+        user = uid_of(table.user)
+        if user is None:  # as was told when the table was checked
             return None
     return Selectors(exe, path, table.cmdline, user, table.unit)
 
@@ -93,16 +89,6 @@ def _exe_of_file(app: App, problems: Problems) -> str | None:
         message = f"has no selector, and the file is named after no program: {error}"
         problems.error(app.where(), "app", message)
         return None
-
-
-def _uid_of(user: str | int) -> int | None:
-    """A name wins over a number: somebody may be called 1000."""
-    if isinstance(user, int):
-        return user
-    try:
-        return pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return int(user) if re.fullmatch(r"[0-9]{1,10}", user) and int(user) <= UID else None
 
 
 def _build_actions(app: App, settings: Settings) -> Actions:

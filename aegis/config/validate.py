@@ -9,10 +9,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aegis.config.document import Document
+from aegis.config.limits import PATH_BYTES
 from aegis.config.models import TABLES, AppTable, GlobalTable, Table, WhitelistTable, not_text
 from aegis.config.positions import Step
 from aegis.config.problem import Problems
 from aegis.config.texts import did_you_mean
+from aegis.config.users import explain_unknown, uid_of
 from aegis.policy.model import Where
 
 _HEADERS = {"global": "[global]", "whitelist": "[whitelist]", "app": "[[app]]"}
@@ -78,6 +80,7 @@ def _validate_apps(document: Document, problems: Problems) -> tuple[App, ...]:
     apps: list[App] = []
     for index, table in enumerate(tables):
         _check_scopes(document, index, table, problems)
+        _check_user(document, index, table, problems)
         model = _validate(document, ("app", index), table, AppTable, problems)
         if model is not None:
             apps.append(App(document, index, model))
@@ -114,6 +117,15 @@ def _check_scopes(
             f" drop {scalar} to keep the list, or drop {listed}"
         )
         problems.error(document.where("app", index, drop), dotted("app", index, drop), message)
+
+
+def _check_user(
+    document: Document, index: int, table: dict[str, object], problems: Problems
+) -> None:
+    """Here, so that another wrong key does not hide it."""
+    user = table.get("user")
+    if isinstance(user, str) and _is_text(user) and uid_of(user) is None:
+        problems.error(document.where("app", index, "user"), "app.user", explain_unknown(user))
 
 
 def dotted(*path: Step) -> str:
@@ -158,9 +170,18 @@ def _explain_unknown(key: str, table: str) -> str:
 
 
 def _explain_top(key: str) -> str:
-    for name, model in TABLES.items():
-        if key in model.model_fields:
-            return f"stands outside of any table; write {_HEADERS[name]} above it"
+    known = [_HEADERS[name] for name in ("app", "global", "whitelist") if _knows(name, key)]
+    if known:
+        return f"stands outside of any table; write {' or '.join(known)} above it"
     headers = ", ".join(_HEADERS.values())
     close = did_you_mean(key, TABLES)
     return f"there is no such table{close or f'; there are {headers}'}"
+
+
+def _is_text(user: str) -> bool:
+    """Whether it could be a name at all; if not, that is told by itself."""
+    return bool(user) and "\0" not in user and len(user) <= PATH_BYTES
+
+
+def _knows(table: str, key: str) -> bool:
+    return key in TABLES[table].model_fields

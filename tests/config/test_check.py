@@ -142,7 +142,7 @@ def test_hostile_text_does_not_reach_the_terminal(
     assert run(*words, path) == 1
     out = capsys.readouterr().out
     assert not {"\x1b", "\u202e", "\udcff"} & set(out)
-    assert words or len(out.splitlines()) == 4
+    assert words or len(out.splitlines()) == 5
 
 
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_rules_and_entries_fit() -> None:
 
 
 def test_a_full_policy_is_checked_in_seconds(etc: Etc) -> None:
-    """4,096 rules with 65,536 entries: 2 s is the aim; four times that fails on a busy machine."""
+    """4,096 rules with 65,536 entries: 2 s is the aim; of the processor; four times that fails."""
     rules = [
         f'[[app]]\npath = "/nonexistent/p{n}"\nremotes = ['
         + ", ".join(f'"[2001:db8:{n:x}:{m:x}::/64]:{m + 1}-{m + 9}/tcp"' for m in range(16))
@@ -44,10 +44,10 @@ def test_a_full_policy_is_checked_in_seconds(etc: Etc) -> None:
     ]
     for part in range(4):
         etc.drop_in(f"{part}.toml", "".join(rules[part::4]))
-    start = time.monotonic()
+    start = time.process_time()
     loaded = etc.load()
     lint(loaded)
-    taken = time.monotonic() - start
+    taken = time.process_time() - start
     assert len(loaded.policy.rules) == limits.APPS
     assert taken < 8
     print(f"full policy: {taken:.2f} s")

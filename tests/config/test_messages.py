@@ -115,6 +115,11 @@ def test_whitelist(etc: Etc, text: str, error: str) -> None:
         ("[[apps]]", '1:3: apps: there is no such table; did you mean "app"?'),
         ("[zzz]", "1:2: zzz: there is no such table; there are [global], [whitelist], [[app]]"),
         ('exe = "x"', "1:1: exe: stands outside of any table; write [[app]] above it"),
+        ("ips = []", "1:1: ips: stands outside of any table; write [whitelist] above it"),
+        (
+            "ports = []",
+            "1:1: ports: stands outside of any table; write [[app]] or [whitelist] above it",
+        ),
         ("[app]", "1:2: app: write [[app]], with two brackets: there may be several"),
         ("app = [1]", "1:1: app: write [[app]], with two brackets: there may be several"),
         ("[[global]]", "1:3: global: must be one table; write [global]"),
@@ -136,9 +141,11 @@ def test_one_wrong_key_hides_no_other(etc: Etc) -> None:
     """All of one table, of all tables, in the order of the lines."""
     text = (
         '[[app]]\nprots = []\nports = ["0", 1]\nuser = true\n[[app]]\nexe = 1\n[global]\nmode = 1'
+        '\n[[app]]\nuser = "no such user"\nlocal = 1'
     )
     places = [error.split(": ")[0] for error in etc.lone_errors(text)]
-    assert places == [f"lone.toml:{p}" for p in ("2:1", "3:10", "3:15", "4:1", "6:1", "8:1")]
+    wanted = ("2:1", "3:10", "3:15", "4:1", "6:1", "8:1", "10:1", "11:1")
+    assert places == [f"lone.toml:{place}" for place in wanted]
 
 
 def test_the_text_of_the_error_is_its_errors(etc: Etc) -> None:
