@@ -13,7 +13,7 @@ import pytest
 
 from vmtests import vm
 from vmtests.fetch import STATE
-from vmtests.kernels import Kernel
+from vmtests.kernels import NOT_IN_GUESTS, Kernel
 
 REPORT = STATE / "report"
 _told = pytest.StashKey[list[vm.Run]]()
@@ -35,7 +35,8 @@ def host() -> None:
 def _run(kernel: Kernel) -> vm.Run:
     report = REPORT / kernel.name
     shutil.rmtree(report, ignore_errors=True)
-    return vm.run_pytest(kernel, report, "tests/kernel", "--durations=10")
+    ignored = [f"--ignore=tests/kernel/{name}.py" for name in NOT_IN_GUESTS]
+    return vm.run_pytest(kernel, report, "tests/kernel", "--durations=10", *ignored)
 
 
 @pytest.fixture(scope="session")
