@@ -208,6 +208,13 @@ class Agent:
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
+    def reload(self) -> str:
+        """By SIGHUP, without the cost of a command; what it said about it."""
+        begin = self._stderr.stat().st_size
+        self.send_signal(signal.SIGHUP)
+        self.wait_stderr("aegis: reload", begin)
+        return self.stderr(begin)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send *number* and return the exit code; what was enforced stays."""
         assert self._process is not None

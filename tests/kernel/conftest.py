@@ -113,8 +113,8 @@ class Agents:
             return started
         agent, policy = self._running
         policy.replace(text)
-        finished = agent.command("reload")
-        assert finished.returncode == 0, finished.stderr
+        said = agent.reload()
+        assert "aegis: reloaded" in said, said
         return agent, policy
 
     def close(self) -> None:

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.kernel.programs import Programs
+from tests.kernel.settings import BURST
 
 
 @contextmanager
 def flooding(programs: Programs, program: Path, port: int, answers: list[str]) -> Iterator[None]:
-    """While the block lasts *program* makes 20,000 UDP connects to *port*, again and again.
+    """While the block lasts *program* makes BURST UDP connects to *port*, again and again.
 
     Each run's answer is added to *answers*.
     """
@@ -19,7 +20,7 @@ def flooding(programs: Programs, program: Path, port: int, answers: list[str]) -
 
     def flood() -> None:
         while not stop.is_set() or not answers:
-            command = ["flood", "127.0.0.1", str(port), "20000", "2"]
+            command = ["flood", "127.0.0.1", str(port), str(BURST), "2"]
             answers.append(programs.run(program, *command).stdout)
 
     thread = threading.Thread(target=flood)

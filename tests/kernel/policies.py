@@ -39,9 +39,13 @@ class PolicyFile:
                 return f"{self.path}:{header}"
         raise LookupError(selector)
 
-    def replace(self, text: str) -> None:
-        """Write another policy in its place."""
-        _write(self.path, text + _HARNESS_RULES)
+    def replace(self, text: str) -> bool:
+        """Write another policy in its place; whether it is another one."""
+        text += _HARNESS_RULES
+        if self.path.exists() and self.path.read_text() == text:
+            return False
+        _write(self.path, text)
+        return True
 
 
 def write_policy(folder: Path, text: str) -> PolicyFile:

@@ -52,6 +52,11 @@ class Servers:
         with self._lock:
             return self._udp[port]
 
+    def counted(self, port: int) -> tuple[int, int]:
+        """Connections and datagrams counted so far, whatever may still be under way."""
+        with self._lock:
+            return self._tcp[port], self._udp[port]
+
     def reached(self, port: int) -> int:
         """Anything at all that reached *port*."""
         return self.connections(port) + self.datagrams(port)

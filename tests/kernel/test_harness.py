@@ -40,7 +40,7 @@ def test_every_form_reaches_a_server_when_nobody_objects(
 ) -> None:
     """Without Aegis each form delivers exactly what it says it delivers."""
     servers.open(8086, 8087)
-    before = (servers.connections(8086), servers.datagrams(8086))
+    before = servers.counted(8086)
     outcome = programs.run(workshop.prober, form.name, address, "8086", "1", "8087")
     assert (outcome.word, outcome.code) == ("OK", 0)
     after = (servers.connections(8086), servers.datagrams(8086))
