@@ -20,8 +20,10 @@ from tests.events.factory import make_event
 
 ROOT = Path(__file__).parents[2]
 MAIN = """
-import argparse, sys
+import argparse, signal, sys
 from aegis.cli.events import add_parser
+# A shell starts its background jobs with SIGINT ignored, and so everything below them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 parser = argparse.ArgumentParser()
 add_parser(parser.add_subparsers())
 args = parser.parse_args()
@@ -98,15 +100,18 @@ def test_since_leaves_out_what_is_older(log: EventLog) -> None:
 def test_follow_shows_what_comes_until_interrupted(log: EventLog, tmp_path: Path) -> None:
     process = start("-f", "--json", "--file", str(log.path))
     assert process.stdout
-    for _ in range(3):
-        json.loads(process.stdout.readline())
-    log.path.rename(tmp_path / "events.jsonl.1")
-    log.add(to_json_line(to_ecs(make_event(path="/bin/new"), Context())))
-    log.flush()
-    assert json.loads(process.stdout.readline())["process"]["name"] == "new"
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=10) == ("", "")
-    assert process.returncode == 0
+    try:
+        for _ in range(3):
+            json.loads(process.stdout.readline())
+        log.path.rename(tmp_path / "events.jsonl.1")
+        log.add(to_json_line(to_ecs(make_event(path="/bin/new"), Context())))
+        log.flush()
+        assert json.loads(process.stdout.readline())["process"]["name"] == "new"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10) == ("", "")
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 def test_damaged_lines_are_counted_on_stderr(log: EventLog) -> None:
