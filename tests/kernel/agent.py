@@ -15,6 +15,9 @@ from typing import Any
 from tests.kernel.programs import Programs, Talk
 from tests.kernel.settings import AT_ROOT, PATIENCE
 
+# A test run that is killed takes its agent along.
+_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
+
 Event = dict[str, Any]
 Finished = subprocess.CompletedProcess[str]
 
@@ -80,7 +83,7 @@ class Agent:
         begin = self._stderr.stat().st_size if self._stderr.exists() else 0
         with self._stdout.open("ab") as stdout, self._stderr.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [*self._wrapper, *argv, *place, *flags],
+                [*_WITH_US, *self._wrapper, *argv, *place, *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

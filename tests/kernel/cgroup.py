@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+_PREFIX = "aegis-test-"
 _serial = itertools.count()
 
 
@@ -32,8 +33,21 @@ class ScratchCgroup:
         mount = cgroup2_mount()
         if mount is None:
             raise FileNotFoundError("no cgroup2 mount in /proc/self/mountinfo")
-        self.path = mount / f"aegis-test-{os.getpid()}-{next(_serial)}"
+        self.path = mount / f"{_PREFIX}{os.getpid()}-{next(_serial)}"
         self.path.mkdir()
+
+    @classmethod
+    def left_behind(cls) -> "list[ScratchCgroup]":
+        """Those of test runs that were killed before they could clean up."""
+        mount = cgroup2_mount()
+        found = []
+        for path in mount.glob(f"{_PREFIX}*-*") if mount else ():
+            pid = path.name.removeprefix(_PREFIX).partition("-")[0]
+            if not Path("/proc", pid).exists():
+                scratch = cls.__new__(cls)
+                scratch.path = path
+                found.append(scratch)
+        return found
 
     def unit(self, name: str) -> Path:
         """The child cgroup *name* (may hold slashes), made if it is not there."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import settings
-from tests.kernel.agent import Agent
+from tests.kernel.agent import Agent, aegis
 from tests.kernel.cgroup import ScratchCgroup, cgroup2_mount
 from tests.kernel.network import Network
 from tests.kernel.policies import FENCE, PolicyFile, write_policy
@@ -34,6 +34,9 @@ def host() -> None:
     """Skip where the kernel tests cannot run; fail where they must."""
     missing = _what_is_missing()
     if missing is None:
+        for scratch in ScratchCgroup.left_behind():
+            aegis("unload", cgroup=scratch.path)
+            scratch.close()
         return
     if settings.REQUIRED:
         pytest.fail(f"AEGIS_KERNEL_TESTS=1, but {missing}")

@@ -27,10 +27,16 @@ def _may_hold_programs(path: Path) -> bool:
 
 
 def make_directory() -> Path:
-    """A new directory only root can write to, and from which programs may run."""
+    """A new directory only root can write to, and from which programs may run.
+
+    Those of test runs that were killed are removed.
+    """
     for place in (Path("/run"), Path("/var/lib"), Path("/root"), Path("/")):
         if place.is_dir() and _may_hold_programs(place):
-            path = Path(tempfile.mkdtemp(prefix="aegis-test-", dir=place))
+            for left in place.glob("aegis-test-*-*"):
+                if not Path("/proc", left.name.split("-")[2]).exists():
+                    shutil.rmtree(left)
+            path = Path(tempfile.mkdtemp(prefix=f"aegis-test-{os.getpid()}-", dir=place))
             path.chmod(0o755)
             return path
     raise PermissionError("no directory on this host passes the trust check")

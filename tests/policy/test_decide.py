@@ -17,6 +17,7 @@ from aegis.policy.model import (
     Reason,
     Resolution,
     Scope,
+    Settings,
     Verdict,
     Where,
 )
@@ -209,12 +210,15 @@ def test_ignored_programs_are_not_watched() -> None:
         assert (got.verdict, got.reason) == (Verdict.ALLOWED, Reason.PROGRAM)
         assert got.where == Where("app.toml", 7)
         got = judge(made, UNTRUSTED, flow)
-        assert (got.verdict, got.reason, got.actions) == (Verdict.ALLOWED, Reason.UNTRUSTED, LOG)
+        assert (got.verdict, got.reason) == (Verdict.ALLOWED, Reason.UNTRUSTED)
+        assert got.actions == STRANGER
         lifted = policy(rule(exe="telegraf", ignore=True, untrusted_file=True))
         assert judge(lifted, UNTRUSTED, flow).reason is Reason.PROGRAM
     whitelisted = policy(rule(exe="telegraf", ignore=True), **WHITE)
     assert judge(whitelisted, UNTRUSTED, out("1.1.1.1:443")).reason is Reason.WHITELIST
 
+
+STRANGER = Settings().unconfigured_actions  # where the policy says nothing
 
 CLAIMED: tuple[tuple[str, Reason], ...] = (
     ("192.0.2.7:8086", Reason.WHITELIST),  # the rule would allow; whitelisted for all
@@ -229,7 +233,7 @@ def test_untrusted_files_get_restrictions_only(to: str, reason: Reason) -> None:
     """What the rule would allow is as for an unconfigured program; the rest is the rule's."""
     made = policy(rule(exe="telegraf", ports=["8086"]), **WHITE)
     got = judge(made, UNTRUSTED, out(to))
-    actions = {Reason.WHITELIST: Actions(), Reason.UNTRUSTED: LOG, Reason.RULE_DENIES: BLOCK}
+    actions = {Reason.WHITELIST: Actions(), Reason.UNTRUSTED: STRANGER, Reason.RULE_DENIES: BLOCK}
     assert (got.reason, got.actions) == (reason, actions[reason])
     assert judge(made, TELEGRAF, out("198.51.100.1:8086")).reason is Reason.RULE_ALLOWS
     lifted = policy(rule(exe="telegraf", ports=["8086"], untrusted_file=True))
@@ -340,4 +344,5 @@ def test_founding_zz_telegraf_is_killed_for_other_remote_ports_only() -> None:
 def test_founding_stranger_is_logged() -> None:
     """Example 6: a process never heard of is an event, and is not stopped by default."""
     got = judge(founding(), Identity(path="/opt/x", exe="x"), out("192.0.2.7:3333"))
-    assert (got.verdict, got.reason, got.actions) == (Verdict.ALLOWED, Reason.UNCONFIGURED, LOG)
+    assert (got.verdict, got.reason) == (Verdict.ALLOWED, Reason.UNCONFIGURED)
+    assert got.actions == Actions(log=True, notify=True)

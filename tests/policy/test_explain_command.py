@@ -75,7 +75,7 @@ def test_text_says_the_same(config: Path, capsys: pytest.CaptureFixture[str]) ->
     """The first line is the answer; no terminal can be steered by a name in it."""
     assert main(["explain", "-c", str(config), "--exe", "a\x1b[2J", "[::1]:25/udp"]) == 0
     shown = capsys.readouterr().out
-    assert shown.splitlines()[0] == "a\\x1b[2J to [::1]:25/udp: allowed (log)"
+    assert shown.splitlines()[0] == "a\\x1b[2J to [::1]:25/udp: allowed (log, notify)"
     assert "No [[app]] is about this program." in shown
     assert "\x1b" not in shown
 
