@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 from aegis.actions.react import Reactions
@@ -12,7 +13,8 @@ from aegis.errors import AegisError
 from aegis.naming import Naming
 
 TICK_S = 1.0
-BATCHES_A_TURN = 8  # then other work gets the loop
+LAST_TURN_S = 2.0  # at the end; what is left then waits for the next agent
+TURN_S = 0.02  # then other work gets the loop: a flood must not hold up a reload
 
 
 class Facts:
@@ -39,8 +41,9 @@ class Facts:
         """Handle records as they come; also those an earlier agent did not read."""
         asyncio.get_running_loop().add_reader(self._ring.fileno(), self._drain)
 
-    def _drain(self) -> None:
-        for _ in range(BATCHES_A_TURN):
+    def _drain(self, seconds: float = TURN_S) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             records = self._ring.drain()
             for record in records:
                 rule, actions = self._naming.name(record)
@@ -73,5 +76,5 @@ class Facts:
         """Handle what is still in the ring, then let go of it."""
         asyncio.get_running_loop().remove_reader(self._ring.fileno())
         with contextlib.suppress(AegisError):
-            self._drain()
+            self._drain(LAST_TURN_S)
         self._ring.close()

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <linux/membarrier.h>
 #include <stdbool.h>
@@ -26,25 +27,26 @@ static char log_text[16384];
 static char log_taken[sizeof(log_text)];
 static size_t log_length;
 
-/* The verifier's last lines name the defect: when full, the oldest half goes. */
+/* The verifier's last lines name the defect: when full, the oldest go. */
 static int keep_log(enum libbpf_print_level level, const char *format, va_list args)
 {
-	char line[4096];
-	int length;
+	const size_t room = sizeof(log_text) - 1;
+	size_t length, kept;
+	char *text, *tail;
+	int printed;
 
 	if (level > LIBBPF_WARN)
 		return 0;
-	length = vsnprintf(line, sizeof(line), format, args);
-	if (length < 0)
+	printed = vasprintf(&text, format, args);
+	if (printed < 0)
 		return 0;
-	if ((size_t)length >= sizeof(line))
-		length = sizeof(line) - 1;
-	if (log_length + length >= sizeof(log_text)) {
-		memmove(log_text, log_text + log_length / 2, log_length - log_length / 2);
-		log_length -= log_length / 2;
-	}
-	memcpy(log_text + log_length, line, length);
-	log_length += length;
+	length = (size_t)printed < room ? (size_t)printed : room;
+	tail = text + printed - length;
+	kept = log_length + length <= room ? log_length : room - length;
+	memmove(log_text, log_text + log_length - kept, kept);
+	memcpy(log_text + kept, tail, length);
+	log_length = kept + length;
+	free(text);
 	return 0;
 }
 

@@ -13,7 +13,7 @@ from aegis.errors import KernelError
 from aegis.events.event import Event, IdentityFlag
 from aegis.policy.model import Actions, Address, Direction, Reason, Verdict
 
-BATCH = 512  # records copied out of the ring at a time
+BATCH = 128  # records copied out of the ring at a time; a few milliseconds of work
 
 VERDICTS = {
     lib.AEGIS_VERDICT_ALLOWED: Verdict.ALLOWED,
