@@ -20,6 +20,7 @@ from aegis.events.context import Context
 from aegis.events.ecs import to_ecs
 from aegis.policy.model import Settings
 from tests.actions.conftest import Write
+from tests.actions.processes import PID, processes_of
 from tests.actions.told import Told
 from tests.events.factory import make_event
 
@@ -60,23 +61,6 @@ class Hooks:
 @pytest.fixture
 def hooks(script_dir: Path) -> Hooks:
     return Hooks(script_dir)
-
-
-# In times to sleep for: no other run of these tests on this machine sleeps for the same.
-PID = f"{os.getpid():07d}"
-
-
-def processes_of(mark: str) -> list[int]:
-    """Return the living processes whose command line holds *mark*."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = entry.read_bytes()
-        except OSError:
-            continue
-        if mark.encode() in command and int(entry.parent.name) != os.getpid():
-            found.append(int(entry.parent.name))
-    return found
 
 
 def test_environment_is_what_is_documented_and_nothing_else(
