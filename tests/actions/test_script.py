@@ -237,7 +237,7 @@ def test_a_script_that_vanishes_while_it_waits_is_told(
 def test_the_limit_ends_all_of_a_script(hooks: Hooks, write_script: Write, text: str) -> None:
     write_script("hook", text)
     hooks.settings["script_timeout"] = 1
-    assert 1 <= hooks.run() < 30  # it would have slept for a minute
+    assert 1 <= hooks.run() < 2
     message, fields = hooks.notice("script-timeout")
     assert fields["process"]["exit_code"] == 137 and "limit of 1 s" in message
     assert processes_of(f"60.125{PID}") == []

@@ -6,6 +6,7 @@ project promises a figure for; the default is a fifth of it.
 """
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -91,11 +92,12 @@ def test_every_decision_of_a_flood_is_accounted_for(
 def test_a_flood_of_events_does_not_hold_up_a_reload(
     agent: Agent, workshop: Workshop, programs: Programs
 ) -> None:
-    """Whoever makes noise must not keep the administrator from changing the policy.
-
-    It is done within the patience of any command, while the noise goes on.
-    """
+    """Whoever makes noise must not keep the administrator from changing the policy."""
     answers: list[str] = []
     with flooding(programs, workshop.install("flood-of-events"), 8087, answers):
+        begun = time.monotonic()
         finished = agent.command("reload")
+        seconds = time.monotonic() - begun
     assert finished.returncode == 0, finished.stderr
+    if not AT_ROOT:  # how long an emulated processor takes was not measured
+        assert seconds < PATIENCE / 4
