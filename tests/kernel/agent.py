@@ -18,6 +18,8 @@ from tests.kernel.settings import AT_ROOT, PATIENCE
 # A test run that is killed takes its agent along.
 _WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 
+LINE_MAX = 1 << 16  # no event is longer
+
 Event = dict[str, Any]
 Finished = subprocess.CompletedProcess[str]
 
@@ -115,8 +117,14 @@ class Agent:
             time.sleep(0.02)
 
     def mark(self) -> int:
-        """A place in the stream of events, for :meth:`events`."""
-        return self._stdout.stat().st_size
+        """A place in the stream of events, for :meth:`events`: never inside a line.
+
+        The agent may be in the middle of writing, after a flood for seconds.
+        """
+        with self._stdout.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LINE_MAX))
+            return size - len(file.read(LINE_MAX).rpartition(b"\n")[2])
 
     def events(self, since: int = 0) -> list[Event]:
         """Every event written since *since*, each line parsed; all must be JSON objects."""
