@@ -206,6 +206,30 @@ int aegis_map_clear(int fd, const char *keys, size_t key_size, size_t count)
 	return count;
 }
 
+int aegis_map_sweep(int fd, size_t key_size, size_t at, uint32_t keep)
+{
+	char keys[2][512], *key = keys[0], *next = keys[1], *swap;
+	int err = bpf_map_get_next_key(fd, NULL, key), deleted = 0, end;
+
+	if (key_size > sizeof(keys[0]) || at + sizeof(keep) > key_size)
+		return -EINVAL;
+	while (!err) {
+		/* Before the delete: after a key that is gone, a walk begins anew. */
+		end = bpf_map_get_next_key(fd, key, next);
+		if (memcmp(key + at, &keep, sizeof(keep))) {
+			err = bpf_map_delete_elem(fd, key);
+			if (err && err != -ENOENT)
+				return err;
+			deleted++;
+		}
+		swap = key;
+		key = next;
+		next = swap;
+		err = end;
+	}
+	return err == -ENOENT ? deleted : err;
+}
+
 int aegis_map_lookup(int fd, const char *key, char *value)
 {
 	return bpf_map_lookup_elem(fd, key, value);

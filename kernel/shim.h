@@ -48,6 +48,8 @@ int aegis_map_fill(int fd, const char *keys, size_t key_size,
 int aegis_map_verify(int fd, const char *keys, size_t key_size,
 		     const char *values, size_t value_size, size_t count);
 int aegis_map_clear(int fd, const char *keys, size_t key_size, size_t count);
+/* Deletes every entry whose key has another __u32 than *keep* at byte *at*. */
+int aegis_map_sweep(int fd, size_t key_size, size_t at, uint32_t keep);
 int aegis_map_lookup(int fd, const char *key, char *value);
 int aegis_map_next_key(int fd, const char *key, char *next);
 /* Adds up all CPUs' counters into 16 numbers, by enum aegis_counter. */

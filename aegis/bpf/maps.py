@@ -38,7 +38,7 @@ class Map:
         values = b"".join(value for _, value in entries)
         packed = (self.fd, keys, self.key_size, values, self.value_size, len(entries))
         result = lib.aegis_map_fill(*packed, 0)
-        if result == -errno.E2BIG:
+        if result in (-errno.E2BIG, -errno.ENOSPC):  # a hash says the one, a trie the other
             raise KernelError(f"the kernel table '{self.name}' is full")
         check(result, f"filling the kernel table '{self.name}'")
         check(lib.aegis_map_verify(*packed), f"verifying the kernel table '{self.name}'")
@@ -46,10 +46,18 @@ class Map:
     def put(self, key: bytes, value: bytes) -> None:
         self.fill([(key, value)])
 
-    def clear(self, keys: Sequence[bytes]) -> None:
-        """Delete *keys*; those not there are no error."""
-        result = lib.aegis_map_clear(self.fd, b"".join(keys), self.key_size, len(keys))
+    def clear(self, keys: bytes) -> None:
+        """Delete *keys*, one after the other without gaps; those not there are no error."""
+        result = lib.aegis_map_clear(self.fd, keys, self.key_size, len(keys) // self.key_size)
         check(result, f"clearing the kernel table '{self.name}'")
+
+    def sweep(self, at: int, keep: int) -> int:
+        """Delete entries whose key has another number than *keep*; return how many.
+
+        *at*: the byte of the key where that __u32 (host order) stands.
+        """
+        result = lib.aegis_map_sweep(self.fd, self.key_size, at, keep)
+        return check(result, f"sweeping the kernel table '{self.name}'")
 
     def get(self, key: bytes) -> bytes | None:
         value = ffi.new("char[]", self.value_size)

@@ -10,6 +10,7 @@ from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.texts import Texts
 from aegis.errors import KernelError
+from aegis.policy.garbage import uncollected
 from aegis.policy.tables import Tables
 
 # Map -> structs of key and value; None is one __u32.
@@ -67,6 +68,7 @@ class BpfObject:
         }
         active = self.maps["active"].get(KEY_OF_ONE) or b""
         self.generation = int.from_bytes(active, sys.byteorder)
+        self._held: dict[str, bytes] | None = None  # keys in the maps; None: not known
         self._texts = Texts(self.maps)
         self._enter_nobody()
 
@@ -105,9 +107,12 @@ class BpfObject:
         :raises KernelError: when a table is full or a limit exceeded.
         """
         fresh = self.generation + 1
-        self._sweep(keep=self.generation)
+        old, self._held = self._held, None
+        if old is None:
+            self._sweep(keep=self.generation)
         try:
-            packed = pack_tables(tables, fresh, self._texts.number)
+            with uncollected():
+                packed = pack_tables(tables, fresh, self._texts.number)
             for name, entries in {**packed.arrays, **packed.hashes}.items():
                 self.maps[name].fill(entries)
             self.maps["configs"].put(index_key(fresh & 1), packed.config)
@@ -117,17 +122,20 @@ class BpfObject:
         self.maps["active"].put(KEY_OF_ONE, index_key(fresh))
         self.generation = fresh
         check(lib.aegis_barrier(), "waiting for running programs")
-        self._sweep(keep=fresh)
+        if old is None:
+            self._sweep(keep=fresh)
+        for name, keys in (old or {}).items():
+            self.maps[name].clear(keys)
         self._texts.forget_unused()
+        self._held = {
+            name: b"".join(key for key, _ in entries) for name, entries in packed.hashes.items()
+        }
         return fresh
 
     def _sweep(self, keep: int) -> None:
-        """Delete every generation's entries but one's: also what a crash left."""
-        wanted = index_key(keep)
+        """Delete every generation's entries but one's: what another agent or a crash left."""
         for name in GENERATION_MAPS:
-            at = 4 if name == "nets" else 0  # after the prefix length
-            keys = list(self.maps[name].keys())
-            self.maps[name].clear([key for key in keys if key[at : at + 4] != wanted])
+            self.maps[name].sweep(4 if name == "nets" else 0, keep)  # after the prefix length
 
     def close(self) -> None:
         """Let go of everything that is not pinned or attached elsewhere."""

@@ -42,7 +42,7 @@ class Texts:
         """Delete what was not asked for since the last call; only once it is out of force."""
         for kind, known in self._numbers.items():
             stale = [text for text in known if (kind, text) not in self._used]
-            self._maps[kind].clear([text_key(kind, text) for text in stale])
+            self._maps[kind].clear(b"".join(text_key(kind, text) for text in stale))
             for text in stale:
                 del known[text]
         self._used.clear()

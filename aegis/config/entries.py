@@ -18,6 +18,14 @@ Network = IPv4Network | IPv6Network
 _LONGEST = 300  # a name has 253 characters, then ports and a protocol
 _NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?$")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
+_PLAIN = re.compile(
+    r"(?:\[(?=[^]]*:)([0-9a-fA-F:]{2,39})(?=[]/])|([0-9.]{7,15}))"
+    r"(?:/(0|[1-9][0-9]{0,2}))?(?(1)\]):([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?(?:/(tcp|udp))?"
+)
+_PROTOCOLS: dict[str | None, frozenset[Protocol]] = {
+    None: frozenset(Protocol),
+    **{str(protocol): frozenset((protocol,)) for protocol in Protocol},
+}
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -54,6 +62,34 @@ def parse_destination(text: str) -> Entry:
 
     :raises EntryError: saying what is wrong and what to write
     """
+    return _parse_plain(text) or parse_step_by_step(text)
+
+
+def _parse_plain(text: str) -> Entry | None:
+    """What nearly all entries of a large policy are, in one go: an address with ports.
+
+    None: not that plain, or wrong. A test holds this and the steps together.
+    """
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    v6, v4, length, first, last, protocol = match.groups()
+    ports = int(first), int(last or first)
+    if not ports[0] <= ports[1] <= 65535:
+        return None
+    bits = 128 if v6 else 32
+    try:
+        address = int.from_bytes(inet_pton(AF_INET6 if v6 else AF_INET, v6 or v4))
+    except OSError:
+        return None
+    size = int(length) if length else bits
+    if size > bits or address & ((1 << (bits - size)) - 1):
+        return None
+    return Entry(text, NOWHERE, _network(address, size, bits), None, *ports, _PROTOCOLS[protocol])
+
+
+def parse_step_by_step(text: str) -> Entry:
+    """The same for every string, and the only one that says what is wrong."""
     _check_text(text)
     rest, protocols = split_protocol(text)
     host, ports = (None, rest) if looks_like_ports(rest) else _split_host(rest, text)

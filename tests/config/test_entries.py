@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each form an entry may have, and each mistake with what to write instead."""
 
+from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aegis.config.entries import parse_address_entry, parse_destination, parse_port_entry
+from aegis.config.entries import (
+    _parse_plain,
+    parse_address_entry,
+    parse_destination,
+    parse_port_entry,
+    parse_step_by_step,
+)
 from aegis.config.ports import EntryError
-from aegis.policy.model import Protocol
+from aegis.policy.model import Entry, Protocol
 
 BOTH = frozenset(Protocol)
 UDP = frozenset((Protocol.UDP,))
@@ -218,6 +225,36 @@ def test_any_text_is_an_entry_or_an_error(text: str) -> None:
         assert entry.protocols
         mapped = IPv6Network("::ffff:0:0/96")
         assert not (isinstance(entry.network, IPv6Network) and entry.network.subnet_of(mapped))
+
+
+def outcome(parse: Callable[[str], Entry], text: str) -> Entry | str:
+    try:
+        return parse(text)
+    except EntryError as error:
+        return str(error)
+
+
+PARTS = st.tuples(
+    st.sampled_from(["", "[", "[["]),
+    st.ip_addresses().map(str)
+    | st.sampled_from(["::", "1.2.3", "::ffff:1.2.3.4", "::ffff:1:2", "0x1"]),
+    st.sampled_from(["", "/0", "/8", "/32", "/33", "/64", "/96", "/128", "/129", "/08"]),
+    st.sampled_from(["", "]", "]]"]),
+    st.sampled_from(["", ":443", ":0", ":080", ":65536", ":8-9", ":9-8", ":1-65535", ":", "443"]),
+    st.sampled_from(["", "/tcp", "/udp", "/TCP", "/icmp", "/"]),
+)
+
+
+@given(PARTS.map("".join))
+def test_the_short_way_through_a_plain_entry_means_the_same(text: str) -> None:
+    """And what it cannot read gets the message of the long way."""
+    assert outcome(parse_destination, text) == outcome(parse_step_by_step, text)
+
+
+def test_the_short_way_is_taken() -> None:
+    """Otherwise the test above compares the long way with itself."""
+    for text in ("10.0.0.0/8:443", "[2001:db8::/32]:1-9/tcp", "[::1]:53/udp", "192.0.2.7:80"):
+        assert _parse_plain(text) is not None, text
 
 
 @given(st.ip_addresses(v=4), st.integers(0, 32), st.integers(1, 65535))
