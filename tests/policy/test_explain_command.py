@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ def ask(config: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
 @pytest.fixture
 def sleeper() -> Iterator[int]:
     with subprocess.Popen(["sleep", "60"]) as child:
+        # Popen() returns when exec closes its pipe: a moment before the arguments are in place.
+        arguments = Path(f"/proc/{child.pid}/cmdline")
+        while arguments.read_bytes() != b"sleep\0" + b"60\0":
+            time.sleep(0.001)
         yield child.pid
         child.kill()
 
