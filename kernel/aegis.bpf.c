@@ -35,7 +35,7 @@ int BPF_PROG(aegis_exec, struct task_struct *task, int old_pid, struct linux_bin
 	if (!proc || !config)
 		return 0;
 	fill_arguments(proc, BPF_CORE_READ(task, mm), bprm);
-	fill_file(proc, BPF_CORE_READ(bprm, file));
+	fill_file(proc, BPF_CORE_READ(bprm, file), task);
 	proc->start_boot_ns = start_of(task);
 	proc->exec_boot_ns = bpf_ktime_get_boot_ns();
 	proc->kill_boot_ns = 0;

@@ -246,7 +246,8 @@ struct aegis_proc {
 	__u32 flags;			/* enum aegis_identity */
 	__u16 cmdline_len;		/* bytes, last NUL included */
 	__u16 script_off;		/* into cmdline, with AEGIS_ID_SCRIPT */
-	__u32 pad;
+	__u16 root_off;			/* into path: as seen from its own root; 0: the same */
+	__u16 pad;
 	struct aegis_name exe;		/* base name, zero padded: a map key */
 	struct aegis_text path;		/* zero padded: a map key */
 	char cmdline[512];

@@ -128,17 +128,42 @@ static __always_inline void match_texts(struct matcher *m)
 		m->have |= AEGIS_SELECT_PATH;
 }
 
-static __always_inline void match_all(struct matcher *m)
+static __always_inline void match_masks(struct matcher *m)
 {
 	struct aegis_proc *proc = m->proc;
 
-	match_texts(m);
 	bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
 	if (!m->config->has_cmdline)
 		return;
 	match_cmdline(m, 0);
 	if (proc->flags & AEGIS_ID_SCRIPT)
 		match_cmdline(m, proc->script_off);
+}
+
+/*
+ * A process in a root directory of its own is also what it is called in there,
+ * for the rules with namespace = "any". Returns false when no rule knows that.
+ */
+static __always_inline bool take_inner_path(struct matcher *m)
+{
+	struct aegis_proc *proc = m->proc;
+	__u32 off = proc->root_off;
+
+	if (!off || off >= AEGIS_PATH_SIZE)
+		return false;
+	__builtin_memset(&m->run, 0, sizeof(m->run));
+	bpf_probe_read_kernel_str(&m->run, sizeof(m->run), proc->path.text + off);
+	m->path = id_of(&paths, &m->run);
+	m->have = (m->have & ~AEGIS_SELECT_PATH) | AEGIS_SELECT_ANY_PATH;
+	return m->path;
+}
+
+static __always_inline void match_all(struct matcher *m)
+{
+	match_texts(m);
+	match_masks(m);
+	if (take_inner_path(m))
+		match_masks(m);
 }
 
 /* The class by exe, path and cmdline alone, as kept in aegis_proc.class_. */

@@ -21,7 +21,10 @@ struct walk {
 	struct mount *mount;
 	struct mount *top;		/* holds the path's first component */
 	struct aegis_proc *proc;	/* second climb: where to write */
+	struct dentry *root;		/* the process's own, as chroot() left it */
+	struct vfsmount *root_mnt;
 	__u32 length;			/* bytes of components so far */
+	__u32 inside;			/* of them below that root; 0: not met */
 	__u32 kept;			/* the longest tail that fits aegis_proc.path */
 	bool complete;			/* reached the top */
 };
@@ -66,8 +69,11 @@ static __always_inline struct dentry *climb(struct walk *walk, bool *stop)
 static long measure_step(__u32 index, struct walk *walk)
 {
 	bool stop = false;
-	struct dentry *dentry = climb(walk, &stop);
+	struct dentry *dentry;
 
+	if (walk->dentry == walk->root && walk->mount == mount_of(walk->root_mnt))
+		walk->inside = walk->length;
+	dentry = climb(walk, &stop);
 	if (dentry) {
 		walk->length += BPF_CORE_READ(dentry, d_name.len) + 1;
 		if (walk->length < AEGIS_PATH_SIZE)
@@ -158,7 +164,8 @@ static __always_inline void write_path(struct aegis_proc *proc, struct file *fil
 	}
 }
 
-static __noinline int fill_path(struct aegis_proc *proc, struct file *file)
+static __noinline int
+fill_path(struct aegis_proc *proc, struct file *file, struct task_struct *task)
 {
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
 	struct mount *first = mount_of(BPF_CORE_READ(file, f_path.mnt));
@@ -168,6 +175,8 @@ static __noinline int fill_path(struct aegis_proc *proc, struct file *file)
 	clear_unknown(&walk, sizeof(walk));
 	walk.dentry = dentry;
 	walk.mount = first;
+	walk.root = BPF_CORE_READ(task, fs, root.dentry);
+	walk.root_mnt = BPF_CORE_READ(task, fs, root.mnt);
 	if (BPF_CORE_READ(dentry, d_name.len) >= AEGIS_NAME_SIZE)
 		proc->flags |= AEGIS_ID_NAME_CUT;
 	else
@@ -180,20 +189,25 @@ static __noinline int fill_path(struct aegis_proc *proc, struct file *file)
 		bpf_probe_read_kernel_str(&proc->path, sizeof(proc->path), name);
 	if (!walk.complete || !walk.kept || walk.kept != walk.length)
 		proc->flags |= AEGIS_ID_PATH_CUT;
+	else if (walk.inside)
+		proc->root_off = walk.length - walk.inside;
 	if (on_host_root(&walk, first))
 		proc->flags |= AEGIS_ID_HOST_FS;
 	return 0;
 }
 
-static __always_inline void fill_file(struct aegis_proc *proc, struct file *file)
+/* *file* as *task* executed it. */
+static __always_inline void
+fill_file(struct aegis_proc *proc, struct file *file, struct task_struct *task)
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 
+	proc->root_off = 0;
 	__builtin_memset(&proc->exe, 0, sizeof(proc->exe));
 	__builtin_memset(&proc->path, 0, sizeof(proc->path));
 	proc->inode = BPF_CORE_READ(inode, i_ino);
 	proc->device = BPF_CORE_READ(inode, i_sb, s_dev);
-	fill_path(proc, file);
+	fill_path(proc, file, task);
 	if (!BPF_CORE_READ(inode, i_nlink))
 		proc->flags |= AEGIS_ID_UNLINKED;
 	if ((proc->flags & AEGIS_ID_HOST_FS) && owned_by_root(inode))
@@ -319,7 +333,7 @@ static __always_inline void fill_live(struct aegis_proc *proc, struct task_struc
 	proc->start_boot_ns = start_of(task);
 	proc->flags |= AEGIS_ID_SEEDED;
 	if (file) {
-		fill_file(proc, file);
+		fill_file(proc, file, task);
 	} else if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
 		proc->flags |= AEGIS_ID_KTHREAD | AEGIS_ID_HOST_FS | AEGIS_ID_TRUSTED;
 		__builtin_memcpy(proc->exe.text, "[kernel]", 8);

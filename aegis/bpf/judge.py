@@ -44,8 +44,8 @@ class Judge:
     def __init__(self) -> None:
         self._object = BpfObject()
         self._pack = layout("aegis_judge").packer(
-            "proc.flags", "proc.cmdline_len", "proc.script_off", "proc.exe", "proc.path",
-            "proc.cmdline", "unit", "uid", "port", "protocol", "hook", "addr",
+            "proc.flags", "proc.cmdline_len", "proc.script_off", "proc.root_off", "proc.exe",
+            "proc.path", "proc.cmdline", "unit", "uid", "port", "protocol", "hook", "addr",
         )  # fmt: skip
 
     def apply(self, tables: Tables) -> None:
@@ -85,6 +85,7 @@ class Judge:
             flags | _flags(identity),
             len(cmdline),
             script,
+            _root_offset(identity),
             os.fsencode(identity.exe or ""),
             os.fsencode(identity.path or ""),
             cmdline,
@@ -104,6 +105,15 @@ def _hook(flow: Flow) -> int:
     """TCP always connects, Fast Open too; UDP may send without."""
     connects = flow.protocol is Protocol.TCP or flow.udp_connect
     return int(lib.AEGIS_HOOK_CONNECT if connects else lib.AEGIS_HOOK_SENDMSG)
+
+
+def _root_offset(identity: Identity) -> int:
+    """Where the path inside its own root begins, in bytes of the whole path; 0: the same."""
+    if identity.path is None or identity.inner_path is None:
+        return 0
+    if not identity.path.endswith(identity.inner_path):
+        raise ValueError(f"{identity.inner_path} is no end of {identity.path}")
+    return len(os.fsencode(identity.path)) - len(os.fsencode(identity.inner_path))
 
 
 def _flags(identity: Identity) -> int:

@@ -64,6 +64,7 @@ def by_pid(pid: int, proc: Path = Path("/proc")) -> Subject:
         path = str((entry / "exe").readlink())
         status = (entry / "exe").stat()
         cmdline = (entry / "cmdline").read_bytes()
+        root = str((entry / "root").readlink())
         user = _real_uid((entry / "status").read_text("utf-8", "replace"))
         unit = read_unit((entry / "cgroup").read_text("utf-8", "surrogateescape"))
     except FileNotFoundError:
@@ -75,6 +76,8 @@ def by_pid(pid: int, proc: Path = Path("/proc")) -> Subject:
     argv = tuple(os.fsdecode(word) for word in cmdline.split(b"\0")[:-1])
     host_fs = _is_same_file(path, status)
     identity = Identity(path, Path(path).name, argv, None, user, unit, host_fs)
+    if root != "/" and path.startswith(f"{root}/"):
+        identity = replace(identity, inner_path=path.removeprefix(root))
     subject = Subject(replace(identity, trusted=host_fs and is_trusted(status)))
     if not host_fs:
         subject = subject.noting(f"{path} is not that file in the host's own root")

@@ -44,8 +44,13 @@ def exe_matches(name: str, identity: Identity) -> bool:
 
 
 def path_matches(path: str, identity: Identity, any_namespace: bool = False) -> bool:
-    """A path means a file in the host's own root, unless *any_namespace*."""
-    return identity.path == path and (identity.host_fs or any_namespace)
+    """A path means a file in the host's own root, unless *any_namespace*: then also
+
+    the same path in another root, as the process itself sees it.
+    """
+    if any_namespace:
+        return path in (identity.path, identity.inner_path)
+    return identity.path == path and identity.host_fs
 
 
 def cmdline_matches(text: str, identity: Identity) -> bool:

@@ -213,6 +213,7 @@ class Identity:
     unit: str | None = None
     host_fs: bool = True  # reached in the host's own root file system
     trusted: bool = True  # and owned by root, not writable by group or others
+    inner_path: str | None = None  # as seen from its own root directory, after chroot()
 
 
 @dataclass(frozen=True)

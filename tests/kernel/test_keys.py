@@ -43,6 +43,11 @@ namespace = "any"
 ports = ["8086"]
 
 [[app]]
+path = "{jailed}"
+namespace = "any"
+ports = ["8086"]
+
+[[app]]
 path = "{outside}"
 ports = ["8086"]
 
@@ -84,7 +89,7 @@ def root(workshop: Workshop) -> Path:
     root = workshop.new_folder()
     (root / "opt").mkdir()
     (root / "old").mkdir()
-    for name in ("inside", "outside"):
+    for name in ("inside", "outside", "jailed"):
         shutil.copy(workshop.prober, root / "opt" / name)
     return root
 
@@ -96,6 +101,7 @@ def agent(root: Path, workshop: Workshop, servers: Servers, agents: Agents) -> A
     text = POLICY.format(
         inside="/opt/inside",
         outside="/opt/outside",
+        jailed=root / "opt/jailed",
         somebody=SOMEBODY,
         exe=LONG_EXE,
         path=LONG_PATH,
@@ -127,6 +133,31 @@ def test_any_namespace_takes_the_path_wherever_it_is(
     name, port = attempt
     outcome = programs.run(*in_container(root, f"/opt/{name}", "tcp", "127.0.0.1", port))
     assert outcome.word == word, outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("attempt", "word"),
+    [
+        pytest.param(("inside", "8087"), "EPERM", id="limits"),
+        pytest.param(("inside", "8086"), "OK", id="permissions"),
+        pytest.param(("outside", "8087"), "OK", id="not-without-the-key"),
+    ],
+)
+def test_any_namespace_takes_the_path_in_a_chroot(
+    attempt: tuple[str, str], word: str, agent: Agent, root: Path, programs: Programs
+) -> None:
+    """The path as the process sees it, though the kernel knows the whole one."""
+    name, port = attempt
+    outcome = programs.run("chroot", root, f"/opt/{name}", "tcp", "127.0.0.1", port)
+    assert outcome.word == word, outcome.stderr
+
+
+def test_any_namespace_takes_a_chroot_s_program_by_its_whole_path_too(
+    agent: Agent, root: Path, programs: Programs
+) -> None:
+    """The key widens; it takes nothing away."""
+    for port, word in (("8087", "EPERM"), ("8086", "OK")):
+        assert programs.run("chroot", root, "/opt/jailed", "tcp", "127.0.0.1", port).word == word
 
 
 def test_a_name_longer_than_the_kernel_keeps_is_nobody_s(

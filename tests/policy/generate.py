@@ -6,6 +6,7 @@ and selectors tie. Reusable against the real kernel: everything here fits it.
 Drawn from a ``Random``: seeded it is fast and repeatable, Hypothesis's own shrinks.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -73,7 +74,7 @@ LONG_EXE = "x" * EXE_BYTES
 LONG_PATH = "/" + "p" * (PATH_BYTES - 1)
 LONG_CMDLINE = "/c " + "c" * (CMDLINE_BYTES - 3)
 EXES = ("telegraf", "nc", "systemd", LONG_EXE)
-PATHS = ("/usr/bin/telegraf", "/usr/bin/nc", "/opt/nc", LONG_PATH)
+PATHS = ("/usr/bin/telegraf", "/usr/bin/nc", "/opt/nc", "/jail/opt/nc", LONG_PATH)
 ARGVS: tuple[tuple[str, ...], ...] = (
     ("nc",),
     ("nc", "-l", "8086"),
@@ -220,6 +221,15 @@ def make_resolution(rng: Random) -> Resolution:
     return Resolution(names, tuple(rng.sample(ADDRESSES, rng.randrange(3))))
 
 
+def make_paths(rng: Random, path: str | None) -> tuple[str | None, str | None]:
+    """A whole path and, for some, what is left of it after a chroot."""
+    if path is None or path.count("/") < 2 or rng.random() < 0.7:
+        return path, None
+    if len(os.fsencode(path)) < PATH_BYTES - 5 and rng.random() < 0.5:
+        return f"/jail{path}", path
+    return path, path[path.index("/", 1) :]
+
+
 def make_identity(rng: Random, policy: Policy) -> Identity:
     """Anyone; more often than not someone a rule is about, or nearly so."""
     rule = rng.choice(policy.rules) if policy.rules else None
@@ -227,8 +237,10 @@ def make_identity(rng: Random, policy: Policy) -> Identity:
     argv = tuple(want.cmdline.split(" ")) if want.cmdline else rng.choice((*ARGVS, None))
     script = rng.randrange(1, len(argv)) if argv and argv[1:] and rng.random() < 0.5 else None
     host_fs = rng.random() < 0.8
+    path, inner_path = make_paths(rng, want.path or rng.choice((*PATHS, None)))
     return Identity(
-        path=want.path or rng.choice((*PATHS, None)),
+        path=path,
+        inner_path=inner_path,
         exe=want.exe or rng.choice((*EXES, None)),
         argv=argv,
         script_index=script,

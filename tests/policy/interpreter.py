@@ -111,17 +111,22 @@ def whitelisted(tables: Tables, identity: Identity) -> bool:
 
 
 def _matches(want: Selector, identity: Identity) -> bool:
-    if want.path is not None and not (identity.host_fs or want.any_namespace):
+    if want.path is not None and want.path not in _paths(want, identity):
         return False
     if want.cmdline is not None and want.cmdline not in _cmdline_prefixes(identity):
         return False
     pairs = (
         (want.exe, identity.exe),
-        (want.path, identity.path),
         (want.user, identity.user),
         (want.unit, identity.unit),
     )
     return all(value is None or value == actual for value, actual in pairs)
+
+
+def _paths(want: Selector, identity: Identity) -> tuple[str | None, ...]:
+    if want.any_namespace:
+        return identity.path, identity.inner_path
+    return (identity.path,) if identity.host_fs else ()
 
 
 def _cmdline_prefixes(identity: Identity) -> set[str]:

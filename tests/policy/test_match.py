@@ -117,6 +117,16 @@ def test_any_namespace_lifts_the_root_file_system() -> None:
     assert rule_matches(rule(exe="telegraf"), inside)
 
 
+def test_any_namespace_lifts_a_chroot() -> None:
+    """By the path the process itself sees as well as by the whole one; without the key neither."""
+    jailed = replace(TELEGRAF, path="/jail/usr/bin/telegraf", inner_path="/usr/bin/telegraf")
+    for path in ("/usr/bin/telegraf", "/jail/usr/bin/telegraf"):
+        assert rule_matches(rule(path=path, any_namespace=True), jailed)
+    assert not rule_matches(rule(path="/usr/bin/telegraf"), jailed)
+    assert rule_matches(rule(path="/jail/usr/bin/telegraf"), jailed)
+    assert not rule_matches(rule(path="/bin/telegraf", any_namespace=True), jailed)
+
+
 def test_the_last_match_governs() -> None:
     """Rules ascend in precedence."""
     first, last, other = rule(1, exe="telegraf"), rule(2, user=1000), rule(3, exe="nc")
