@@ -3,6 +3,7 @@
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,37 +119,30 @@ def in_container(root: Path, *command: str) -> list[str]:
     return [*unshare, "sh", "-c", line, str(root), *command]
 
 
+def in_chroot(root: Path, *command: str) -> list[str]:
+    """Run *command* where *root* is all it sees, though the kernel knows the whole path."""
+    return ["chroot", str(root), *command]
+
+
 @pytest.mark.parametrize(
-    ("attempt", "word"),
+    "attempt",
     [
-        pytest.param(("inside", "8087"), "EPERM", id="limits"),
-        pytest.param(("inside", "8086"), "OK", id="permissions"),
-        pytest.param(("outside", "8087"), "OK", id="not-without-the-key"),
+        pytest.param(("inside", "8087", "EPERM"), id="limits"),
+        pytest.param(("inside", "8086", "OK"), id="permissions"),
+        pytest.param(("outside", "8087", "OK"), id="not-without-the-key"),
     ],
 )
+@pytest.mark.parametrize("within", [in_container, in_chroot])
 def test_any_namespace_takes_the_path_wherever_it_is(
-    attempt: tuple[str, str], word: str, agent: Agent, root: Path, programs: Programs
+    within: Callable[..., list[str]],
+    attempt: tuple[str, str, str],
+    agent: Agent,
+    root: Path,
+    programs: Programs,
 ) -> None:
-    """The same path in a container gets the rule, and nothing else of that container does."""
-    name, port = attempt
-    outcome = programs.run(*in_container(root, f"/opt/{name}", "tcp", "127.0.0.1", port))
-    assert outcome.word == word, outcome.stderr
-
-
-@pytest.mark.parametrize(
-    ("attempt", "word"),
-    [
-        pytest.param(("inside", "8087"), "EPERM", id="limits"),
-        pytest.param(("inside", "8086"), "OK", id="permissions"),
-        pytest.param(("outside", "8087"), "OK", id="not-without-the-key"),
-    ],
-)
-def test_any_namespace_takes_the_path_in_a_chroot(
-    attempt: tuple[str, str], word: str, agent: Agent, root: Path, programs: Programs
-) -> None:
-    """The path as the process sees it, though the kernel knows the whole one."""
-    name, port = attempt
-    outcome = programs.run("chroot", root, f"/opt/{name}", "tcp", "127.0.0.1", port)
+    """The same path in a container or chroot gets the rule, and nothing else in there does."""
+    name, port, word = attempt
+    outcome = programs.run(*within(root, f"/opt/{name}", "tcp", "127.0.0.1", port))
     assert outcome.word == word, outcome.stderr
 
 
@@ -157,7 +151,8 @@ def test_any_namespace_takes_a_chroot_s_program_by_its_whole_path_too(
 ) -> None:
     """The key widens; it takes nothing away."""
     for port, word in (("8087", "EPERM"), ("8086", "OK")):
-        assert programs.run("chroot", root, "/opt/jailed", "tcp", "127.0.0.1", port).word == word
+        command = in_chroot(root, "/opt/jailed", "tcp", "127.0.0.1", port)
+        assert programs.run(*command).word == word
 
 
 def test_a_name_longer_than_the_kernel_keeps_is_nobody_s(
