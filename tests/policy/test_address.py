@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from aegis.policy.address import destination_scope, normalise
+from aegis.policy.address import destination_scope, mapped, normalise
 from aegis.policy.model import Scope
 
 
@@ -39,3 +39,10 @@ def test_one_form_for_each_address() -> None:
     assert normalise(ip_address("::ffff:192.0.2.7%eth0")) == ip_address("192.0.2.7")
     assert normalise(ip_address("fe80::1%eth0")) == ip_address("fe80::1")
     assert normalise(ip_address("::192.0.2.7")) == ip_address("::192.0.2.7")
+
+
+def test_the_kernel_s_form_is_sixteen_bytes_in_network_order() -> None:
+    """IPv4, however it is written, under ::ffff:0:0/96; other addresses as they are."""
+    for text in ("192.0.2.7", "::ffff:192.0.2.7"):
+        assert mapped(ip_address(text)) == bytes.fromhex("00000000000000000000ffffc0000207")
+    assert mapped(ip_address("2001:db8::1")).hex() == "20010db8000000000000000000000001"

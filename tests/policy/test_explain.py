@@ -120,6 +120,14 @@ def test_why_a_file_may_not_claim_a_rule() -> None:
         assert "for a file of root's in the host's own root" in changes(answer)
 
 
+def test_a_path_would_be_the_rule_s_in_the_host_s_own_root() -> None:
+    """In a container it is nobody's; the host's own file would get the rule."""
+    inside = replace(TELEGRAF, host_fs=False, trusted=False)
+    answer = ask(policy(rule(path="/usr/bin/telegraf", actions=BLOCK)), out(TO), inside)
+    assert answer.decision.reason is Reason.UNCONFIGURED
+    assert changes(answer)["for a file of root's in the host's own root"] is Verdict.BLOCKED
+
+
 def test_what_the_whitelist_did() -> None:
     """Decided, would have, was not asked, or had nothing to say."""
     ruled, white = rule(7, exe="telegraf", actions=KILL), {"white_ports": ["8086"]}
