@@ -117,9 +117,8 @@ def _alternatives(case: _Case, decision: Decision) -> Iterator[tuple[str, _Case]
     settings = case.policy.settings
     mode = Mode.OBSERVE if settings.mode is Mode.ENFORCE else Mode.ENFORCE
     yield f'with mode = "{mode}"', case.with_settings(mode=mode)
-    if case.flow.direction is Direction.IN:
-        word = "false" if settings.inbound else "true"
-        yield f"with inbound = {word}", case.with_settings(inbound=not settings.inbound)
+    word = "false" if settings.inbound else "true"
+    yield f"with inbound = {word}", case.with_settings(inbound=not settings.inbound)
 
 
 def _other_rule(case: _Case, decision: Decision, rule: Rule) -> Iterator[tuple[str, _Case]]:
@@ -153,12 +152,11 @@ def _other_policy(case: _Case) -> Iterator[tuple[str, _Case]]:
         blocking = replace(actions, allow=False, block=True)
         changed = case.with_settings(unconfigured_actions=blocking)
         yield 'with "block" in unconfigured_actions', changed
-    if case.flow.direction is Direction.OUT and case.flow.port:
-        entry = _address_entry(case.flow)
-        whitelist = case.policy.whitelist
-        wider = replace(whitelist, ips=(*whitelist.ips, entry))
-        changed = replace(case, policy=replace(case.policy, whitelist=wider))
-        yield f'with "{entry.text}" in [whitelist] ips', changed
+    entry = _address_entry(case.flow)
+    whitelist = case.policy.whitelist
+    wider = replace(whitelist, ips=(*whitelist.ips, entry))
+    changed = replace(case, policy=replace(case.policy, whitelist=wider))
+    yield f'with "{entry.text}" in [whitelist] ips', changed
 
 
 def _other_identity(case: _Case) -> Iterator[tuple[str, _Case]]:

@@ -128,6 +128,15 @@ def test_a_path_would_be_the_rule_s_in_the_host_s_own_root() -> None:
     assert changes(answer)["for a file of root's in the host's own root"] is Verdict.BLOCKED
 
 
+def test_inbound_watching_may_be_what_reports() -> None:
+    """Only there: it has no say in what goes out."""
+    made = policy(unconfigured_actions=BLOCK)
+    inward, outward = (changes(ask(made, flow)) for flow in (inbound("192.0.2.7", 22), out(TO)))
+    assert inward["with inbound = false"] is Verdict.ALLOWED
+    assert not any("inbound" in what for what in outward)
+    assert not any("[whitelist]" in what for what in inward)
+
+
 def test_what_the_whitelist_did() -> None:
     """Decided, would have, was not asked, or had nothing to say."""
     ruled, white = rule(7, exe="telegraf", actions=KILL), {"white_ports": ["8086"]}
