@@ -137,6 +137,16 @@ def test_inbound_watching_may_be_what_reports() -> None:
     assert not any("[whitelist]" in what for what in inward)
 
 
+def test_strict_would_be_what_refuses() -> None:
+    """Where the whitelist allowed it; and the other way round."""
+    for strict, verdict in ((False, Verdict.BLOCKED), (True, Verdict.ALLOWED)):
+        governed = rule(7, exe="telegraf", ports=["8086"], strict=strict, actions=BLOCK)
+        answer = ask(policy(governed, ips=["192.0.2.0/24"]), out("192.0.2.7:25"))
+        assert answer.decision.verdict is not verdict
+        word = "false" if strict else "true"
+        assert changes(answer)[f"with strict = {word} at app.toml:7"] is verdict
+
+
 def test_what_the_whitelist_did() -> None:
     """Decided, would have, was not asked, or had nothing to say."""
     ruled, white = rule(7, exe="telegraf", actions=KILL), {"white_ports": ["8086"]}
