@@ -8,7 +8,14 @@ import re
 from ipaddress import IPv4Network, IPv6Network
 from socket import AF_INET, AF_INET6, inet_pton
 
-from aegis.config.ports import EntryError, hint_port, looks_like_ports, parse_ports, split_protocol
+from aegis.config.ports import (
+    PROTOCOLS,
+    EntryError,
+    hint_port,
+    looks_like_ports,
+    parse_ports,
+    split_protocol,
+)
 from aegis.policy.model import Entry, Protocol, Where
 
 NOWHERE = Where("", 0)
@@ -22,10 +29,6 @@ _PLAIN = re.compile(
     r"(?:\[(?=[^]]*:)([0-9a-fA-F:]{2,39})(?=[]/])|([0-9.]{7,15}))"
     r"(?:/(0|[1-9][0-9]{0,2}))?(?(1)\]):([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?(?:/(tcp|udp))?"
 )
-_PROTOCOLS: dict[str | None, frozenset[Protocol]] = {
-    None: frozenset(Protocol),
-    **{str(protocol): frozenset((protocol,)) for protocol in Protocol},
-}
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -85,7 +88,7 @@ def _parse_plain(text: str) -> Entry | None:
     size = int(length) if length else bits
     if size > bits or address & ((1 << (bits - size)) - 1):
         return None
-    return Entry(text, NOWHERE, _network(address, size, bits), None, *ports, _PROTOCOLS[protocol])
+    return Entry(text, NOWHERE, _network(address, size, bits), None, *ports, PROTOCOLS[protocol])
 
 
 def parse_step_by_step(text: str) -> Entry:

@@ -10,7 +10,11 @@ _PORT = re.compile(r"[0-9]+")
 _RANGE = re.compile(r"([0-9]+)-([0-9]+)")
 _PROTOCOL = re.compile(r"(.*)/([A-Za-z][A-Za-z0-9-]*)", re.DOTALL)
 
-_WORDS = frozenset(map(str, Protocol))
+PROTOCOLS: dict[str | None, frozenset[Protocol]] = {
+    None: frozenset(Protocol),
+    **{str(protocol): frozenset((protocol,)) for protocol in Protocol},
+}
+"""What the word after the last ``/`` of an entry means; without one, both."""
 
 
 class EntryError(ValueError):
@@ -24,11 +28,11 @@ def split_protocol(text: str) -> tuple[str, frozenset[Protocol]]:
     """
     match = _PROTOCOL.fullmatch(text)
     if match is None:
-        return text, frozenset(Protocol)
+        return text, PROTOCOLS[None]
     rest, word = match[1], match[2]
-    if word in _WORDS:
-        return rest, frozenset((Protocol(word),))
-    if word.lower() in _WORDS:
+    if word in PROTOCOLS:
+        return rest, PROTOCOLS[word]
+    if word.lower() in PROTOCOLS:
         raise EntryError(f'"{text}": write the protocol in small letters: "{rest}/{word.lower()}"')
     raise EntryError(f'"{text}": "/{word}" is neither "/tcp" nor "/udp"')
 

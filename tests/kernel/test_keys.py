@@ -124,6 +124,13 @@ def in_chroot(root: Path, *command: str) -> list[str]:
     return ["chroot", str(root), *command]
 
 
+def in_chroot_below_itself(root: Path, *command: str) -> list[str]:
+    """The same directory again, mounted inside itself: only the mount tells which is the root."""
+    line = 'mount --bind "$0" "$0/old" && exec chroot "$0/old" "$@"'
+    unshare = ["unshare", "--mount", "--propagation", "private"]
+    return [*unshare, "sh", "-c", line, str(root), *command]
+
+
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -132,7 +139,7 @@ def in_chroot(root: Path, *command: str) -> list[str]:
         pytest.param(("outside", "8087", "OK"), id="not-without-the-key"),
     ],
 )
-@pytest.mark.parametrize("within", [in_container, in_chroot])
+@pytest.mark.parametrize("within", [in_container, in_chroot, in_chroot_below_itself])
 def test_any_namespace_takes_the_path_wherever_it_is(
     within: Callable[..., list[str]],
     attempt: tuple[str, str, str],

@@ -164,6 +164,24 @@ def test_a_deleted_or_foreign_file_is_not_taken_for_the_host_s(tmp_path: Path) -
     assert not gone.identity.host_fs and not gone.identity.trusted
 
 
+def test_a_process_in_a_chroot_has_the_path_it_sees_itself_too(tmp_path: Path) -> None:
+    """What rules with ``namespace = "any"`` are about; one not in a chroot has none."""
+    program = tmp_path / "jail/usr/bin/x"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    entry = tmp_path / "proc/7"
+    entry.mkdir(parents=True)
+    for name, text in (("cmdline", "x\0"), ("status", "Uid:\t0\t0\t0\t0\n"), ("cgroup", "")):
+        (entry / name).write_text(text)
+    (entry / "exe").symlink_to(program)
+    for root, inner in ((tmp_path / "jail", "/usr/bin/x"), (Path("/"), None),
+                        (tmp_path / "jail/usr/b", None)):  # fmt: skip
+        (entry / "root").unlink(missing_ok=True)
+        (entry / "root").symlink_to(root)
+        identity = by_pid(7, tmp_path / "proc").identity
+        assert (identity.path, identity.inner_path) == (str(program), inner)
+
+
 def test_a_path_is_seen_as_the_kernel_will(tmp_path: Path) -> None:
     """Links are followed; trust is the file's; a script is its interpreter."""
     link = tmp_path / "link"
