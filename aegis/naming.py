@@ -2,25 +2,35 @@
 """Which rule, with which actions, a record of a generation means."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 from aegis.bpf.ring import REASONS
-from aegis.policy.model import Actions, Policy, Reason
+from aegis.policy.model import Actions, Policy, Reason, Where
 
 UNCONFIGURED = "unconfigured"
 
 
+@dataclass(frozen=True)
+class _Names:
+    """What of a policy names a record; its entries, tens of MB, are not kept."""
+
+    rules: tuple[tuple[Where, Actions], ...]
+    unconfigured: Actions
+
+
 class Naming:
-    """The policies of the last *kept* generations."""
+    """The names of the last *kept* generations."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
-        self._policies: OrderedDict[int, Policy] = OrderedDict()
+        self._known: OrderedDict[int, _Names] = OrderedDict()
 
     def add(self, generation: int, policy: Policy) -> None:
-        self._policies[generation] = policy
-        while len(self._policies) > self._kept:
-            self._policies.popitem(last=False)
+        rules = tuple((rule.where, rule.actions) for rule in policy.rules)
+        self._known[generation] = _Names(rules, policy.settings.unconfigured_actions)
+        while len(self._known) > self._kept:
+            self._known.popitem(last=False)
 
     def name(self, record: dict[str, Any]) -> tuple[str, Actions]:
         """Return ``file:line`` or "unconfigured", and the actions in force.
@@ -28,14 +38,12 @@ class Naming:
         A record of an earlier agent's generation is named by that number; its
         actions are not known: it is logged.
         """
-        policy = self._policies.get(record["generation"])
-        if policy is None:
+        names = self._known.get(record["generation"])
+        if names is None:
             return f"generation {record['generation']}", Actions(log=True)
         app, reason = record["app"], REASONS[record["reason"]]
-        rule = policy.rules[app - 1] if app else None
-        if rule is None:
-            return UNCONFIGURED, policy.settings.unconfigured_actions
-        if reason is Reason.RULE_DENIES:
-            return str(rule.where), rule.actions
+        if not app:
+            return UNCONFIGURED, names.unconfigured
+        where, actions = names.rules[app - 1]
         # An untrusted file: the rule's permission is void, its place still explains.
-        return str(rule.where), policy.settings.unconfigured_actions
+        return str(where), actions if reason is Reason.RULE_DENIES else names.unconfigured
