@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aegis import control, systemd
+from aegis import control, control_server, systemd
 from aegis.actions.log import EventLog
 from aegis.actions.react import OnRecord, Reactions
 from aegis.actions.script import ScriptRunner
@@ -106,7 +106,7 @@ class Agent:
         except BaseException:
             self._kernel.abandon()
             raise
-        self._server = await control.serve(self.instance, self._handle_request)
+        self._server = await control_server.serve(self.instance, self._handle_request)
         self._watch(facts)
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
         self._say("aegis: ready")
@@ -183,6 +183,7 @@ class Agent:
             finally:
                 systemd.notify("READY=1")
         self._reactions.notice("reloaded", "policy reloaded", {"aegis": {"generation": generation}})
+        self._spawn(self._retire())  # nobody who asked has to wait for it
         self._say_warnings(loaded)
         self._say(f"aegis: reloaded, generation {generation}")
         return {
@@ -190,6 +191,10 @@ class Agent:
             "rules": len(loaded.policy.rules),
             "warnings": [str(warning) for warning in loaded.warnings],
         }
+
+    async def _retire(self) -> None:
+        async with self._reloading:
+            await asyncio.to_thread(self._kernel.retire)
 
     async def _reload_by_signal(self) -> None:
         try:

@@ -1,30 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control socket: root asks the running agent, one JSON line each way.
 
+This is what every command needs; the agent's end is ``control_server``, since
+asyncio takes a command as long to import as all else of it.
+
 ``/run/aegis/INSTANCE.sock``; requests ``{"do": "reload" | "status" | "stop"}``,
 replies ``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import json
 import os
 import socket
-import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from aegis.errors import AegisError, ControlError
+from aegis.errors import ControlError
 
 RUN = Path("/run/aegis")
-LINE_MAX = 65536
 LOCK_S = 0.5  # whoever asks which agents run holds the lock for a moment
 REPLY_S = 120.0  # a reload of a large policy, with names to resolve
-
-Handler = Callable[[str], Awaitable[dict[str, Any]]]
 
 
 def socket_path(instance: str) -> Path:
@@ -102,44 +100,3 @@ def ask(instance: str, request: str) -> dict[str, Any]:
     if not reply.pop("ok"):
         raise ControlError(str(reply.get("error")))
     return reply
-
-
-async def serve(instance: str, handle: Handler) -> asyncio.Server:
-    """Answer requests of root until the returned server is closed."""
-    path = socket_path(instance)
-    path.unlink(missing_ok=True)  # ours to remove: the caller holds the lock
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            reply = await _answer(reader, writer, handle)
-            writer.write(json.dumps(reply).encode() + b"\n")
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_unix_server(converse, path, limit=LINE_MAX)
-    path.chmod(0o600)
-    return server
-
-
-async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler
-) -> dict[str, Any]:
-    try:
-        async with asyncio.timeout(5):
-            line = await reader.readline()
-        if _peer_uid(writer) != 0:
-            return {"ok": False, "error": "only root may control the agent"}
-        request = json.loads(line)
-        return {"ok": True, **await handle(str(request["do"]))}
-    except AegisError as error:
-        return {"ok": False, "error": str(error)}
-    except (ValueError, TypeError, KeyError, TimeoutError):
-        return {"ok": False, "error": "not a request"}
-
-
-def _peer_uid(writer: asyncio.StreamWriter) -> int:
-    peer = writer.get_extra_info("socket")
-    size = struct.calcsize("3i")  # struct ucred: pid, uid, gid
-    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid

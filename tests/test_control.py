@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aegis import control
+from aegis import control, control_server
 from aegis.errors import ControlError
 
 
@@ -31,7 +31,7 @@ def converse(client: Callable[[], Any]) -> Any:
     """What *client* returns, run in a thread beside a server."""
 
     async def both() -> Any:
-        server = await control.serve("test", handle)
+        server = await control_server.serve("test", handle)
         try:
             return await asyncio.to_thread(client)
         finally:

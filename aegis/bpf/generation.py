@@ -126,16 +126,17 @@ def _pack_nets(
     used: dict[int, int] = {}
     numbers: dict[Ports, bytes] = {}
     for net, ports in tables.nets.items():
-        if ports not in numbers:
-            numbers[ports] = value(sets.number(ports.tcp), sets.number(ports.udp))
+        packed = numbers.get(ports)
+        if packed is None:
+            packed = numbers[ports] = value(sets.number(ports.tcp), sets.number(ports.udp))
         scope = SCOPES[net.scope]
         key = host_key(generation, net.app, scope, net.address)
         exact = net.length == 128
         if exact:
-            hosts.append((key, numbers[ports]))
+            hosts.append((key, packed))
         else:
             # struct aegis_net_key is the prefix length and then a host key.
-            nets.append((index_key(_FIXED_BITS + net.length) + key, numbers[ports]))
+            nets.append((index_key(_FIXED_BITS + net.length) + key, packed))
         flag = lib.AEGIS_APP_HOSTS if exact else lib.AEGIS_APP_NETS
         used[net.app] = used.get(net.app, 0) | flag << scope
     return hosts, nets, used

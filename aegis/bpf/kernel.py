@@ -99,6 +99,10 @@ class Kernel:
         """See :meth:`BpfObject.apply`."""
         return self.object.apply(tables)
 
+    def retire(self) -> None:
+        """See :meth:`BpfObject.retire`."""
+        self.object.retire()
+
     def attach(self) -> None:
         """Put verdicts in force: update pinned links, or attach and pin new ones.
 

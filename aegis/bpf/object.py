@@ -69,6 +69,7 @@ class BpfObject:
         active = self.maps["active"].get(KEY_OF_ONE) or b""
         self.generation = int.from_bytes(active, sys.byteorder)
         self._held: dict[str, bytes] | None = None  # keys in the maps; None: not known
+        self._superseded: dict[str, bytes] | None = None  # keys to delete, if any
         self._texts = Texts(self.maps)
         self._enter_nobody()
 
@@ -102,10 +103,11 @@ class BpfObject:
         """Put *tables* in force and return their generation; on error nothing changes.
 
         Fill the other half, verify, flip one cell, wait for every running
-        program to end, then delete the old half.
+        program to end. The old half is left to ``retire``.
 
         :raises KernelError: when a table is full or a limit exceeded.
         """
+        self.retire()
         fresh = self.generation + 1
         old, self._held = self._held, None
         if old is None:
@@ -124,13 +126,20 @@ class BpfObject:
         check(lib.aegis_barrier(), "waiting for running programs")
         if old is None:
             self._sweep(keep=fresh)
-        for name, keys in (old or {}).items():
-            self.maps[name].clear(keys)
-        self._texts.forget_unused()
+        self._superseded = old or {}
         self._held = {
             name: b"".join(key for key, _ in entries) for name, entries in packed.hashes.items()
         }
         return fresh
+
+    def retire(self) -> None:
+        """Delete what ``apply`` put out of force; at the latest, the next ``apply`` does it."""
+        old, self._superseded = self._superseded, None
+        if old is None:
+            return
+        for name, keys in old.items():
+            self.maps[name].clear(keys)
+        self._texts.forget_unused()
 
     def _sweep(self, keep: int) -> None:
         """Delete every generation's entries but one's: what another agent or a crash left."""

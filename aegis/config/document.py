@@ -2,6 +2,7 @@
 """One TOML file: what it says, and where each word of it stands."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,11 @@ class Document:
     def where(self, *path: Step) -> Where:
         """The place of *path*, or of the nearest thing around it that was written."""
         return Where(self.file, *self.positions.of(*path))
+
+    def where_elements(self, path: tuple[Step, ...], count: int) -> Iterator[Where]:
+        """The place of each of the *count* elements of the list at *path*."""
+        for line, column in self.positions.of_elements(path, count):
+            yield Where(self.file, line, column)
 
 
 def parse_document(

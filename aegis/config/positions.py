@@ -7,6 +7,7 @@ Nodes form a tree rather than a map of paths, so deep nesting costs no more.
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterable
 
 import tomli
 
@@ -59,11 +60,23 @@ class Positions:
 
     def of(self, *path: Step) -> tuple[int, int]:
         """The place of *path*, or of the nearest thing around it that was written."""
+        return self._place(self._nearest(path))
+
+    def of_elements(self, path: tuple[Step, ...], count: int) -> list[tuple[int, int]]:
+        """``of(*path, n)`` for each n below *count*, in a fraction of the time."""
+        array = self._nearest(path)
+        get = array.children.get
+        return [self._place(get(n, array)) for n in range(count)]
+
+    def _nearest(self, path: Iterable[Step]) -> _Node:
         node = self._root
         for step in path:
             if (inner := node.children.get(step)) is None:
                 break
             node = inner
+        return node
+
+    def _place(self, node: _Node) -> tuple[int, int]:
         line = bisect_right(self._starts, node.offset)
         return line, node.offset - self._starts[line - 1] + 1
 

@@ -40,16 +40,8 @@ def build_rule(app: App, settings: Settings, problems: Problems) -> Rule | None:
 
 
 def place(entry: Entry, where: Where) -> Entry:
-    """The same entry, at its place. (``dataclasses.replace`` takes twice as long.)"""
-    return Entry(
-        entry.text,
-        where,
-        entry.network,
-        entry.name,
-        entry.first_port,
-        entry.last_port,
-        entry.protocols,
-    )
+    """The same entry, at its place. (``_replace`` takes three times as long.)"""
+    return Entry(entry[0], where, *entry[2:])
 
 
 def resolve_path(path: str, where: Where, key: str, problems: Problems) -> str:
@@ -100,7 +92,8 @@ def _place_entries(app: App, key: str) -> tuple[Entry, ...] | None:
     entries: tuple[Entry, ...] | None = getattr(app.table, key)
     if entries is None:
         return None
-    return tuple(place(entry, app.where(key, n)) for n, entry in enumerate(entries))
+    places = app.document.where_elements(("app", app.index, key), len(entries))
+    return tuple(map(place, entries, places))
 
 
 def _warn(app: App, problems: Problems) -> None:

@@ -7,6 +7,7 @@ them. Nothing here knows bytes of structs, map names or generations.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aegis.policy.model import Actions, Mode, Protocol, Rule, Scope
 
@@ -16,8 +17,7 @@ Ranges = tuple[tuple[int, int], ...]
 ANY_PORT: Ranges = ((1, 65535),)
 
 
-@dataclass(frozen=True)
-class Ports:
+class Ports(NamedTuple):
     """A port set for each protocol."""
 
     tcp: Ranges = ()
@@ -27,8 +27,7 @@ class Ports:
         return self.tcp if protocol is Protocol.TCP else self.udp
 
 
-@dataclass(frozen=True, order=True)
-class Net:
+class Net(NamedTuple):
     """A prefix of the 128-bit space (IPv4 under ::ffff:0:0/96), per app and scope."""
 
     app: int

@@ -104,4 +104,4 @@ def _bare_rule(rule: Rule) -> Rule:
 
 
 def _bare(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    return tuple(replace(entry, text="", where=NOWHERE) for entry in entries)
+    return tuple(entry._replace(text="", where=NOWHERE) for entry in entries)

@@ -55,7 +55,8 @@ def matches(event: Event, **wanted: object) -> bool:
 class Agent:
     """``aegis run --json`` attached at *cgroup*. Its output goes to files in *folder*.
 
-    *wrapper*: a command that ends by executing its arguments.
+    *programs*: where a fence may run; *wrapper*: a command that ends by executing
+    its arguments.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Agent:
         policy: Path,
         cgroup: Path,
         folder: Path,
-        programs: Programs,
+        programs: Programs | None = None,
         wrapper: Sequence[str] = (),
     ) -> None:
         self._wrapper = wrapper
@@ -189,6 +190,7 @@ class Agent:
 
     def set_fence(self, prober: Path) -> None:
         """*prober* has a rule that reports each of its connections (see ``policies``)."""
+        assert self._programs is not None
         self._fence = (prober, self._programs.talk(prober))
 
     def _tail(self, since: int) -> str:

@@ -53,7 +53,16 @@ def test_a_reload_leaves_nothing_of_the_one_before(loaded: BpfObject) -> None:
     """However often."""
     for wanted in (ONE, OTHER, ONE, ONE):
         generation = loaded.apply(wanted)
+        loaded.retire()
         assert generations(loaded) == only(generation)
+
+
+def test_what_was_not_retired_goes_with_the_next_reload(loaded: BpfObject) -> None:
+    """Two generations at most, which is what the tables have room for."""
+    for wanted in (ONE, OTHER, ONE):
+        generation = loaded.apply(wanted)
+        held = {index_key(generation), index_key(generation - 1)}
+        assert all(found <= held for found in generations(loaded).values())
 
 
 def test_a_policy_that_does_not_fit_leaves_the_old_one_alone(loaded: BpfObject) -> None:
@@ -68,6 +77,7 @@ def test_a_policy_that_does_not_fit_leaves_the_old_one_alone(loaded: BpfObject) 
 
 def generations_after(loaded: BpfObject, wanted: Tables) -> dict[str, set[bytes]]:
     loaded.apply(wanted)
+    loaded.retire()
     return generations(loaded)
 
 

@@ -62,6 +62,7 @@ def test_the_largest_policy_fits_and_can_be_replaced(loaded: BpfObject) -> None:
         tables = compile_policy(full_policy(version), Resolution())
         assert (len(tables.apps), len(tables.nets)) == (APPS + 1, ENTRIES)
         assert loaded.apply(tables) == version + 1
+    loaded.retire()
     entries = sum(1 for _ in loaded.maps["nets"].keys())  # noqa: SIM118 (no dictionary)
     assert entries == ENTRIES  # the old generation is gone
     # A kernel that counts a table before anything is in it tells what it could hold.
