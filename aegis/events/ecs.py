@@ -156,6 +156,7 @@ def _aegis(event: Event, lost: Record) -> Record:
         "verdict": event.verdict.value,
         "mode": event.mode.value,
         "reason": event.reason.value,
+        "hook": event.hook,
         "actions": [json_text(word) for word in event.actions.names()],
         "scope": event.scope.value,
         "generation": event.generation,

@@ -60,6 +60,7 @@ def test_a_blocked_connection_has_every_documented_field() -> None:
         "verdict": "blocked",
         "mode": "enforce",
         "reason": "rule-denies",
+        "hook": "connect",
         "actions": ["log", "block"],
         "scope": "remote",
         "generation": 3,
