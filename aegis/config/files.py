@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aegis.config.trust import Trust, read_any
+from aegis.trust import Trust, read_any
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,5 @@ UNIT_BYTES = 126  # AEGIS_UNIT_SIZE less two: a name that fills it may be a cut 
 APPS = 4096  # AEGIS_APPS_MAX less app 0
 PROGRAMS = 4096  # of [whitelist]; with the rules they fill AEGIS_STRINGS_MAX
 ENTRIES = 65536  # half of AEGIS_NETS_MAX: two generations share it
-FILE_BYTES = 4 << 20  # read before anything is known about the file
 SECONDS = 315_360_000  # ten years: longer is a slip of the keyboard
 UID = 0xFFFFFFFE  # 0xFFFFFFFF means "no user" to the kernel

@@ -19,10 +19,10 @@ from aegis.config.merge import (
 from aegis.config.problem import PolicyError, Problem, Problems, in_order
 from aegis.config.rules import build_rule
 from aegis.config.texts import SCRIPT
-from aegis.config.trust import Trust, TrustError
 from aegis.config.validate import App, FileTables, validate_document
 from aegis.policy.garbage import uncollected
 from aegis.policy.model import Policy, Where
+from aegis.trust import Trust, TrustError
 
 MAIN_FILE = Path("/etc/aegis.toml")
 

@@ -78,17 +78,17 @@ def replace_parent_by_symlink(path: Path) -> None:
 
 SPOIL: list[tuple[str, Callable[[Path], object], str]] = [
     ("owner", lambda path: os.chown(path, 1000, 0), "owned by uid 1000, not by root"),
-    ("group-writable", lambda path: path.chmod(0o775), r"group or others \(mode 0775\)"),
-    ("world-writable", lambda path: path.chmod(0o757), r"group or others \(mode 0757\)"),
+    ("group-writable", lambda path: path.chmod(0o775), r"writable by its group \(mode 0775\)"),
+    ("world-writable", lambda path: path.chmod(0o757), r"writable by others \(mode 0757\)"),
     ("not-executable", lambda path: path.chmod(0o644), r"not executable \(mode 0644\)"),
     ("hard-link", hard_link, "has 2 hard links"),
-    ("symlink", replace_by_symlink, "is a symlink"),
+    ("symlink", replace_by_symlink, "is a symbolic link"),
     ("fifo", replace_by_fifo, "not a regular file"),
     ("vanished", Path.unlink, "No such file"),
-    ("parent-owner", lambda path: os.chown(path.parent, 1000, 0), "in: owned by uid 1000"),
-    ("parent-writable", lambda path: path.parent.chmod(0o1777), r"in: writable .*1777"),
+    ("parent-owner", lambda path: os.chown(path.parent, 1000, 0), "in is owned by uid 1000"),
+    ("parent-writable", lambda path: path.parent.chmod(0o1777), r"in is writable .*1777"),
     ("above-writable", lambda path: path.parent.parent.chmod(0o770), r"writable .*0770"),
-    ("parent-symlink", replace_parent_by_symlink, "in: is a symlink"),
+    ("parent-symlink", replace_parent_by_symlink, "in is a symbolic link"),
 ]
 
 

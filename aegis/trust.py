@@ -6,18 +6,21 @@ through the descriptor of the one above: nothing can be swapped in between.
 """
 
 import errno
+import fcntl
 import os
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from aegis.config.limits import FILE_BYTES
 from aegis.errors import AegisError
+
+FILE_BYTES = 4 << 20  # read before anything is known about the file
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO put in the place of a file must not hang the agent.
 _FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class TrustError(AegisError):
@@ -31,11 +34,13 @@ class Trust:
     owner: int = 0
     top: str = "/"
 
-    def read(self, path: str) -> bytes:
-        """Return what the file at the absolute *path* holds.
+    def open(self, path: str, *, private: bool = False) -> int:
+        """Open the file at the absolute *path* for reading; return the descriptor checked.
+
+        *private*: nor may anybody else read it.
 
         :raises TrustError: naming the path at fault, its mode and owner
-        :raises OSError: when it cannot be opened or read
+        :raises OSError: when it cannot be opened
         """
         with ExitStack() as stack:
             above = self._enter(stack, str(Path(path).parent))
@@ -45,7 +50,18 @@ class Trust:
             self._check_owner(status, path)
             if status.st_nlink != 1:
                 raise TrustError(f"{path} has {status.st_nlink} hard links, not one")
+            if private and status.st_mode & _OTHERS:
+                mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
+                raise TrustError(f"{path} is open to others ({mode}); chmod 0600 {path}")
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+    def read(self, path: str, *, private: bool = False) -> bytes:
+        """Return what the file at the absolute *path* holds; otherwise as ``open``."""
+        fd = self.open(path, private=private)
+        try:
             return _read_bounded(fd, path)
+        finally:
+            os.close(fd)
 
     def names(self, path: str) -> list[str]:
         """Return the names in the directory at the absolute *path*; raises as ``read``."""
@@ -74,6 +90,9 @@ class Trust:
             # A sticky directory (/tmp) is meant to be like that: keep no policy there.
             advice = "" if status.st_mode & stat.S_ISVTX else f"; chmod go-w {path}"
             raise TrustError(f"{path} is writable by {who} ({mode}){advice}")
+
+
+ROOTS = Trust()
 
 
 def read_any(path: str) -> bytes:

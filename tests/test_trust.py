@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aegis.config.limits import FILE_BYTES
 from aegis.config.load import load_policy
 from aegis.config.problem import PolicyError
-from aegis.config.trust import Trust, TrustError, read_any
+from aegis.trust import FILE_BYTES, Trust, TrustError, read_any
 
 
 @pytest.fixture
@@ -164,3 +163,14 @@ def test_a_relative_path_is_taken_from_the_working_directory(
     (roots / "aegis.toml").write_text("")
     monkeypatch.chdir(roots)
     assert load_policy(Path("aegis.toml")).files == (str(roots / "aegis.toml"),)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_a_private_file_is_nobody_else_s_to_read(trust: Trust, file: Path, mode: int) -> None:
+    """What holds a secret is refused when it is none any more; its mode is named."""
+    file.chmod(mode)
+    with pytest.raises(TrustError, match=rf"{file} is open to others \(mode {mode:04o}\)"):
+        trust.read(str(file), private=True)
+    assert trust.read(str(file)) == b"x = 1"
+    file.chmod(0o600)
+    assert trust.read(str(file), private=True) == b"x = 1"
