@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from aegis.actions.kill import KillStatus, kill_process
-from aegis.events.event import Event, IdentityFlag
+from aegis.events.event import IdentityFlag
+from tests.actions.living import TICK_NS, event_of
 from tests.actions.waiting import wait_until
 from tests.events.factory import make_event
 
 ROOT = Path(__file__).parents[2]
 SLEEP = "/usr/bin/sleep"
-TICK_NS = 10_000_000
 Start = Callable[..., subprocess.Popen[bytes]]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace")
@@ -38,20 +38,6 @@ def start() -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def event_of(pid: int, **changes: Any) -> Event:
-    """Return an event as the kernel would have made it of living process *pid*."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    exe = os.stat(f"/proc/{pid}/exe")  # noqa: PTH116
-    seen = {
-        "pid": pid,
-        # The kernel knows nanoseconds where /proc shows ticks.
-        "start_boot_ns": int(fields[19]) * TICK_NS + 1_234_567,
-        "device": os.major(exe.st_dev) << 20 | os.minor(exe.st_dev),
-        "inode": exe.st_ino,
-    }
-    return make_event(**{**seen, **changes})
 
 
 def test_the_process_of_the_event_is_killed(start: Start) -> None:
@@ -82,7 +68,7 @@ RECYCLE = """
 import subprocess, time
 from pathlib import Path
 from aegis.actions.kill import kill_process
-from tests.actions.test_kill import event_of
+from tests.actions.living import event_of
 first = subprocess.Popen(["sleep", "60"])
 event = event_of(first.pid)
 first.kill(); first.wait()
@@ -219,7 +205,7 @@ def test_init_and_kernel_threads_are_protected() -> None:
 SPARE_PARENTS = """
 import os
 from aegis.actions.kill import kill_process
-from tests.actions.test_kill import event_of
+from tests.actions.living import event_of
 for pid in (os.getpid(), os.getppid(), int(os.environ["GRANDPARENT"])):
     print(kill_process(event_of(pid)).status, flush=True)
 """

@@ -18,7 +18,7 @@ from aegis.events.ecs import Record
 from aegis.events.event import Event
 from aegis.policy.model import Actions, Mode, Settings, Verdict
 from tests.actions.conftest import Write
-from tests.actions.test_kill import event_of
+from tests.actions.living import event_of
 from tests.events.factory import make_event
 
 OBSERVED: dict[str, Any] = {"mode": Mode.OBSERVE, "verdict": Verdict.WOULD_BLOCK}
