@@ -2,6 +2,7 @@
 """Hook scripts: which run for an event, how many at once, what is told of them."""
 
 import asyncio
+import os
 import signal
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aegis.actions.account import Account, account_of
 from aegis.actions.notice import Tell
 from aegis.actions.script_file import find_script, list_scripts
 from aegis.actions.script_job import ScriptResult, run_script
@@ -31,8 +33,9 @@ class _Job:
 class ScriptRunner:
     """Runs scripts on the running event loop; *settings* may be replaced at any time.
 
-    At most ``script_jobs`` run at once, of which one script alone never takes
-    all (unless that is 1): it cannot hold up anybody else's reaction.
+    At most ``script_jobs`` run at once, of which neither one script alone nor those
+    that last ran into their limit ever take all (unless that is 1): they cannot
+    hold up anybody else's reaction.
     """
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
@@ -42,6 +45,7 @@ class ScriptRunner:
         self._tell = tell
         self._waiting: deque[_Job] = deque()
         self._running: dict[asyncio.Task[None], _Job] = {}
+        self._hanging: set[Path] = set()  # scripts whose last run had to be ended
         self._events: Counter[str] = Counter()  # jobs not ended, by event
         self._sweeps: set[asyncio.Task[int]] = set()
         self._dropped_untold = 0
@@ -110,18 +114,25 @@ class ScriptRunner:
     def _next_job(self) -> _Job | None:
         """The oldest job of the script that runs least; None: each has its share."""
         running = Counter(job.path for job in self._running.values())
-        job = min(self._waiting, key=lambda job: running[job.path], default=None)
         share = max(1, self.settings.script_jobs - 1)
+        waiting: Iterable[_Job] = self._waiting
+        if sum(running[path] for path in self._hanging) >= share:
+            waiting = (job for job in waiting if job.path not in self._hanging)
+        job = min(waiting, key=lambda job: running[job.path], default=None)
         return None if job is None or running[job.path] >= share else job
 
     async def _run(self, job: _Job) -> None:
         try:
             limit = self.settings.script_timeout
-            result = await run_script(job.path, job.text, job.env, limit)
+            result = await run_script(job.path, job.text, job.env, limit, self._account())
         except (ScriptError, OSError) as error:
             self._refused(str(error), job.event_id)
         else:
             self._finished(job, result)
+
+    def _account(self) -> Account | None:
+        uid = self.settings.script_user
+        return None if uid in (None, os.geteuid()) else account_of(uid)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         job = self._running.pop(task)
@@ -129,7 +140,8 @@ class ScriptRunner:
         if not self._events[job.event_id]:
             # Not earlier: another script's processes carry the same id.
             del self._events[job.event_id]
-            sweep = asyncio.create_task(asyncio.to_thread(kill_strays, job.event_id))
+            uids = {os.geteuid(), self.settings.script_user}
+            sweep = asyncio.create_task(asyncio.to_thread(kill_strays, job.event_id, uids))
             self._sweeps.add(sweep)
             sweep.add_done_callback(self._sweeps.discard)
         self._start_waiting()
@@ -142,6 +154,7 @@ class ScriptRunner:
 
     def _finished(self, job: _Job, result: ScriptResult) -> None:
         kind, ending = _ending(result, self.settings.script_timeout)
+        (self._hanging.add if result.timed_out else self._hanging.discard)(job.path)
         seconds = result.duration_ns / 1e9
         fields: dict[str, Any] = {
             "event": {

@@ -13,16 +13,30 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from aegis.actions.account import Account
 from aegis.actions.script_file import open_script
 from aegis.errors import ScriptError
 
 OUTPUT_MAX = 4096
 _PIPE_BYTES = 1024 * 1024
 _DEATH_S = 1.0  # SIGKILL acts at once, but for a process stuck in the kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is run. *account*: as whom; None: as ourselves. *keep*: a descriptor it needs."""
+
+    argv: Sequence[str | bytes]
+    text: bytes  # its standard input
+    env: Mapping[str, str]
+    executable: str | None = None  # None: argv[0]
+    keep: int | None = None
+    account: Account | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +51,37 @@ class ScriptResult:
     output_bytes: int  # of all of it
 
 
-async def run_script(path: Path, text: bytes, env: dict[str, str], limit: float) -> ScriptResult:
-    """Run *path* with *text* as its standard input, for at most *limit* seconds.
+async def run_script(
+    path: Path, text: bytes, env: dict[str, str], limit: float, account: Account | None = None
+) -> ScriptResult:
+    """Check and run the script at *path*; see ``run_command``.
+
+    :raises ScriptError: if it may not be run, or cannot be executed
+    """
+    fd = open_script(path)
+    command = Command([os.fsencode(path)], text, env, f"/proc/self/fd/{fd}", fd, account)
+    try:
+        process, output = _start(command)
+    except OSError as error:
+        raise ScriptError(f"{path}: {_why_not(error)}") from None
+    finally:
+        os.close(fd)
+    return await _watch(process, output, limit)
+
+
+async def run_command(command: Command, limit: float) -> ScriptResult:
+    """Run *command* in a session of its own, for at most *limit* seconds.
 
     When its first process ends, at the limit, or when cancelled, its whole
     process group is killed.
 
-    :raises ScriptError: if it may not be run, or cannot be executed
+    :raises OSError: if it cannot be executed
     """
+    return await _watch(*_start(command), limit)
+
+
+async def _watch(process: subprocess.Popen[bytes], output: "_Output", limit: float) -> ScriptResult:
     started_ns = time.monotonic_ns()
-    process, output = _start(path, text, env)
     try:
         timed_out = not await _ended(process.pid, limit)
         with suppress(ProcessLookupError):
@@ -72,32 +107,30 @@ async def run_script(path: Path, text: bytes, env: dict[str, str], limit: float)
                 process.wait(_DEATH_S / 10)
 
 
-def _start(
-    path: Path, text: bytes, env: dict[str, str]
-) -> tuple[subprocess.Popen[bytes], "_Output"]:
-    script = open_script(path)
-    stdin = _readable(text)
+def _start(command: Command) -> tuple[subprocess.Popen[bytes], "_Output"]:
+    stdin = _readable(command.text)
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         os.set_blocking(write_end, True)
         process = subprocess.Popen(
-            [os.fsencode(path)],
-            executable=f"/proc/self/fd/{script}",
-            pass_fds=(script,),
+            command.argv,
+            executable=command.executable,
+            pass_fds=() if command.keep is None else (command.keep,),
             stdin=stdin,
             stdout=write_end,
             stderr=write_end,
-            env=env,
+            env=command.env,
             cwd="/",
             umask=0o077,
             start_new_session=True,
+            **(command.account.popen_options() if command.account else {}),
         )
-    except OSError as error:
+    except OSError:
         os.close(read_end)
-        raise ScriptError(f"{path}: {_why_not(error)}") from None
+        raise
     finally:
-        for fd in (script, stdin, write_end):
-            os.close(fd)
+        os.close(stdin)
+        os.close(write_end)
     return process, _Output(read_end)
 
 
@@ -106,6 +139,8 @@ def _why_not(error: OSError) -> str:
         return "neither a program nor a script with a #! line"
     if error.errno == errno.ENOENT:
         return "its interpreter (#! line) does not exist"
+    if error.errno == errno.EACCES:
+        return "Permission denied: script_user must be able to read and execute it"
     return error.strerror or str(error)
 
 

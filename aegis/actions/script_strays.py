@@ -4,13 +4,15 @@
 A script that calls setsid(2), or forks under a shell with job control, leaves
 its group. Such strays are found by the AEGIS_EVENT_ID they inherited, which
 nobody could guess. Scripts are root's own: this tidies up after careless ones,
-it does not contain a hostile one. What shall outlive a script is started with
-``systemd-run``.
+it does not contain a hostile one. ``script_user`` has to be a user of its own:
+whoever else is that user could make a sweep wait. What shall outlive a script is
+started with ``systemd-run``.
 """
 
 import os
 import select
 import signal
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,8 +21,8 @@ _DEATH_MS = 500
 _ROUNDS = 5  # a stray that keeps forking is met again
 
 
-def kill_strays(event_id: str) -> int:
-    """Kill our user's processes that carry *event_id*; return how many there were.
+def kill_strays(event_id: str, uids: Container[int | None]) -> int:
+    """Kill the processes of *uids* that carry *event_id*; return how many there were.
 
     Takes milliseconds on a busy host: not to be called from the event loop.
     """
@@ -28,18 +30,18 @@ def kill_strays(event_id: str) -> int:
     killed = 0
     for _ in range(_ROUNDS):
         pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
-        found = sum(_kill_if_marked(pid, mark) for pid in pids)
+        found = sum(_kill_if_marked(pid, mark, uids) for pid in pids)
         if not found:
             break
         killed += found
     return killed
 
 
-def _kill_if_marked(pid: int, mark: bytes) -> bool:
+def _kill_if_marked(pid: int, mark: bytes, uids: Container[int | None]) -> bool:
     proc = _PROC / str(pid)
     with suppress(OSError):
         # Not to read the memory of a stranger, who might make us wait for it.
-        if pid == os.getpid() or proc.stat().st_uid != os.geteuid():
+        if pid == os.getpid() or proc.stat().st_uid not in uids:
             return False
         pidfd = os.pidfd_open(pid)
         try:

@@ -59,6 +59,13 @@ ActionList = Annotated[tuple[Action, ...], _AS_TUPLE, AfterValidator(texts.check
 Directory = Annotated[str, AfterValidator(texts.check_directory)]
 DirectoryList = Annotated[tuple[Directory, ...], _AS_TUPLE]
 Seconds = Annotated[int, Field(ge=0, le=SECONDS)]
+UserName = Annotated[
+    str | int,
+    PlainValidator(texts.check_user),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": UID}]}
+    ),
+]
 Socket = Annotated[
     str,
     AfterValidator(texts.check_socket),
@@ -107,6 +114,9 @@ class GlobalTable(Table):
     script_queue: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         _SETTINGS.script_queue, description="Hook scripts waiting before a digest is made."
     )
+    script_user: UserName | None = Field(
+        None, description="User name or uid hook scripts run as; root if not given."
+    )
 
 
 class WhitelistTable(Table):
@@ -140,16 +150,9 @@ class AppTable(Table):
         description="The command line at exec, or a leading run of its arguments.",
         json_schema_extra={"maxLength": CMDLINE_BYTES},
     )
-    user: (
-        Annotated[
-            str | int,
-            PlainValidator(texts.check_user),
-            WithJsonSchema(
-                {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": UID}]}
-            ),
-        ]
-        | None
-    ) = Field(None, description="User name or uid the process has when it connects.")
+    user: UserName | None = Field(
+        None, description="User name or uid the process has when it connects."
+    )
     unit: Annotated[str, AfterValidator(texts.check_unit)] | None = Field(
         None,
         description="The systemd unit it runs in.",

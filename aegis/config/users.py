@@ -18,6 +18,14 @@ def uid_of(user: str | int) -> int | None:
         return int(user) if re.fullmatch(r"[0-9]{1,10}", user) and int(user) <= UID else None
 
 
+def has_account(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
 def explain_unknown(user: str) -> str:
     """Why *user* cannot be meant, and who perhaps is."""
     names = [entry.pw_name for entry in pwd.getpwall()]

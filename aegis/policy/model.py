@@ -175,6 +175,7 @@ class Settings:
     script_timeout: int = 30
     script_jobs: int = 4
     script_queue: int = 1000
+    script_user: int | None = None  # uid; None: the agent's own user
 
 
 @dataclass(frozen=True)

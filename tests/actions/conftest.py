@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.actions.hooks import Hooks
+
 Write = Callable[[str, str], Path]
 
 
@@ -32,3 +34,8 @@ def write_script(script_dir: Path) -> Write:
         return path
 
     return write
+
+
+@pytest.fixture
+def hooks(script_dir: Path) -> Hooks:
+    return Hooks(script_dir)

@@ -12,15 +12,10 @@ from typing import Any
 import pytest
 
 from tests.actions.conftest import Write
-from tests.actions.test_script import Hooks
+from tests.actions.hooks import Hooks
 from tests.events.factory import HOSTILE
 
 EXAMPLES = Path(__file__).parents[2] / "etc" / "scripts"
-
-
-@pytest.fixture
-def hooks(script_dir: Path) -> Hooks:
-    return Hooks(script_dir)
 
 
 class Webhook(http.server.BaseHTTPRequestHandler):

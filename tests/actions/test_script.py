@@ -16,51 +16,12 @@ from aegis.actions import script_job
 from aegis.actions.script import ScriptRunner
 from aegis.actions.script_env import script_env
 from aegis.actions.script_file import open_script
-from aegis.events.context import Context
 from aegis.events.ecs import to_ecs
 from aegis.policy.model import Settings
 from tests.actions.conftest import Write
+from tests.actions.hooks import CONTEXT, Hooks
 from tests.actions.processes import PID, processes_of
-from tests.actions.told import Told
 from tests.events.factory import make_event
-
-CONTEXT = Context()
-
-
-class Hooks:
-    """Runs every script of a directory for events, and remembers what was told."""
-
-    def __init__(self, directory: Path) -> None:
-        self.settings: dict[str, Any] = {"script_dirs": (str(directory),), "script_timeout": 20}
-        self.told = Told()
-
-    def run(self, events: int = 1, names: tuple[str, ...] | None = None, **changes: Any) -> float:
-        """Submit *events* events; return how many seconds all of it took."""
-
-        async def scenario() -> None:
-            runner = ScriptRunner(Settings(**self.settings), self.told)
-            for _ in range(events):
-                event = make_event(**changes)
-                record = to_ecs(event, CONTEXT)
-                runner.submit(record, script_env(event, record), names)
-            await runner.drain()
-
-        start = time.monotonic()
-        asyncio.run(scenario())
-        return time.monotonic() - start
-
-    def notice(self, kind: str) -> tuple[str, dict[str, Any]]:
-        """Return message and fields of the only notice, which is of *kind*."""
-        assert self.told.kinds() == [kind], self.told.notices
-        return self.told.notices[0][1:]
-
-    def output(self) -> str:
-        return str(self.notice("script-finished")[1]["aegis"]["output"])
-
-
-@pytest.fixture
-def hooks(script_dir: Path) -> Hooks:
-    return Hooks(script_dir)
 
 
 def test_environment_is_what_is_documented_and_nothing_else(
@@ -390,3 +351,28 @@ def test_no_script_directory_is_no_scripts(hooks: Hooks, directory: str) -> None
     hooks.settings["script_dirs"] = (f"{hooks.settings['script_dirs'][0]}/{directory}",)
     hooks.run()
     assert hooks.told.notices == []
+
+
+def test_scripts_that_all_hang_leave_a_place(hooks: Hooks, write_script: Write) -> None:
+    """Once they ran into their limit, as many different ones as there are places."""
+    for name in ("1", "2", "3", "4"):
+        write_script(name, f"#!/bin/sh\nexec sleep 65.125{PID}\n")
+    write_script("quick", "#!/bin/sh\n")
+    hanging = ("1", "2", "3", "4")
+    hooks.settings |= {"script_timeout": 1, "script_jobs": 4}
+
+    async def scenario() -> None:
+        runner = ScriptRunner(Settings(**hooks.settings), hooks.told)
+        runner.submit(to_ecs(make_event(), CONTEXT), {}, hanging)
+        await runner.drain()
+        runner.settings = Settings(**hooks.settings | {"script_timeout": 30})
+        for _ in range(5):
+            runner.submit(to_ecs(make_event(), CONTEXT), {}, hanging)
+        runner.submit(to_ecs(make_event(), CONTEXT), {}, ("quick",))
+        while "script-finished" not in hooks.told.kinds():
+            await asyncio.sleep(0.01)
+        assert hooks.told.kinds() == ["script-timeout"] * 4 + ["script-finished"]
+        await runner.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 15))
+    assert processes_of(f"65.125{PID}") == []

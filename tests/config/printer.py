@@ -26,7 +26,8 @@ def print_policy(policy: Policy) -> str:
 def _global(policy: Policy) -> Iterator[str]:
     yield "[global]"
     for key, value in vars(policy.settings).items():
-        yield _line(key, value.names() if key.endswith("_actions") else value)
+        if value is not None:
+            yield _line(key, value.names() if key.endswith("_actions") else value)
 
 
 def _whitelist(whitelist: Whitelist) -> Iterator[str]:

@@ -83,6 +83,9 @@ def test_app(etc: Etc, text: str, error: str) -> None:
         ("script_timeout = 0", "global.script_timeout: must be at least 1"),
         ("script_jobs = 0", "global.script_jobs: must be at least 1"),
         ("script_queue = 0", "global.script_queue: must be at least 1"),
+        ('script_user = "noboddy"', 'global.script_user: there is no user "noboddy"; did you mean'),
+        ("script_user = 4294967294", 'global.script_user: there is no user "4294967294"'),
+        ("script_user = true", "global.script_user: must be a user name or a uid"),
     ],
 )
 def test_global(etc: Etc, text: str, error: str) -> None:

@@ -89,8 +89,16 @@ def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
         script_timeout=30,
         script_jobs=4,
         script_queue=1000,
+        script_user=None,
     )
     assert (policy.whitelist, policy.rules) == (Whitelist(resolvers=True), ())
+
+
+@pytest.mark.parametrize("user", ['"nobody"', "65534", '"65534"'])
+def test_script_user_is_a_user_of_this_host(etc: Etc, user: str) -> None:
+    """By name or number; one that is not there is an error, and no script runs as root instead."""
+    etc.main(script_user=user)
+    assert etc.load().policy.settings.script_user == 65534
 
 
 def test_missing_actions_are_the_default_and_an_empty_list_is_silence(etc: Etc) -> None:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A directory of hook scripts, and events to run them for."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+from aegis.actions.script import ScriptRunner
+from aegis.actions.script_env import script_env
+from aegis.events.context import Context
+from aegis.events.ecs import to_ecs
+from aegis.policy.model import Settings
+from tests.actions.told import Told
+from tests.events.factory import make_event
+
+CONTEXT = Context()
+
+
+class Hooks:
+    """Runs every script of a directory for events, and remembers what was told."""
+
+    def __init__(self, directory: Path) -> None:
+        self.settings: dict[str, Any] = {"script_dirs": (str(directory),), "script_timeout": 20}
+        self.told = Told()
+
+    def run(self, events: int = 1, names: tuple[str, ...] | None = None, **changes: Any) -> float:
+        """Submit *events* events; return how many seconds all of it took."""
+
+        async def scenario() -> None:
+            runner = ScriptRunner(Settings(**self.settings), self.told)
+            for _ in range(events):
+                event = make_event(**changes)
+                record = to_ecs(event, CONTEXT)
+                runner.submit(record, script_env(event, record), names)
+            await runner.drain()
+
+        start = time.monotonic()
+        asyncio.run(scenario())
+        return time.monotonic() - start
+
+    def notice(self, kind: str) -> tuple[str, dict[str, Any]]:
+        """Return message and fields of the only notice, which is of *kind*."""
+        assert self.told.kinds() == [kind], self.told.notices
+        return self.told.notices[0][1:]
+
+    def output(self) -> str:
+        return str(self.notice("script-finished")[1]["aegis"]["output"])
