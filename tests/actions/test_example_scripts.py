@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shipped example scripts do what they say, and careless ones stay harmless."""
 
+import asyncio
 import http.server
 import json
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from tests.actions.conftest import Write
 from tests.actions.hooks import Hooks
-from tests.events.factory import HOSTILE
+from tests.hostile import HOOKS, run_hooks, write_hooks
 
 EXAMPLES = Path(__file__).parents[2] / "etc" / "scripts"
 
@@ -73,46 +74,21 @@ def test_mail_root_sends_one_mail(hooks: Hooks, write_script: Write, tmp_path: P
     assert '"destination":{"ip":"192.0.2.7","port":443}' in mail.get_payload()
 
 
-CARELESS = {
-    "sh": r"""#!/bin/sh
-[ "$AEGIS_CMDLINE" -eq 1 ]
-eval "x=\"$AEGIS_EXE\""
-echo $AEGIS_CMDLINE $((AEGIS_UNIT))
-""",
-    "bash": r"""#!/bin/bash
-[[ $AEGIS_CMDLINE -eq 1 ]]
-(( AEGIS_EXE > 1 ))
-declare -i x=$AEGIS_UNIT
-printf -v "y" %d "$AEGIS_EXE"
-echo "${a[$AEGIS_CMDLINE]}"
-""",
-    "perl": r"""#!/usr/bin/perl
-system("echo \"$ENV{AEGIS_CMDLINE}\" \"$ENV{AEGIS_EXE}\"");
-""",
-    "python": r"""#!/usr/bin/python3 -I
-import os
-os.system('echo "%s"' % os.environ["AEGIS_UNIT"])
-""",
-}
+SEED = 20261124
 
 
-@pytest.mark.parametrize("language", CARELESS)
-def test_careless_scripts_run_no_command_of_the_attacker(
-    hooks: Hooks, write_script: Write, tmp_path: Path, language: str
-) -> None:
-    """Even text inside double quotes, and in arithmetic, is evaluated by shells."""
-    canary = tmp_path / "canary"
-    texts = [
-        f"x[$(touch {canary})]",
-        f"a[`touch {canary}`]+1",
-        f"$(touch {canary})",
-        f"-f\n$(touch {canary})",
-        f"${{x:=$(touch {canary})}}",
-        *HOSTILE,
-    ]
-    write_script("hook", CARELESS[language])
-    for text in texts:
-        hooks.run(path=text, argv=(text,), unit=text)
-    assert len(hooks.told.notices) == len(texts)
-    assert set(hooks.told.kinds()) <= {"script-finished", "script-failed"}
+def test_careless_scripts_run_no_command_of_the_attacker(script_dir: Path) -> None:
+    """``python -m tests.hostile 100000`` is the same at length."""
+    write_hooks(script_dir)
+    canary = script_dir / "canary"
+    outcomes = asyncio.run(run_hooks(script_dir, canary, 300, SEED))
+    assert outcomes == {"script-finished": 100 * len(HOOKS)}
     assert not canary.exists()
+
+
+def test_the_same_scripts_would_without_the_encoding(script_dir: Path) -> None:
+    """Were they never to run anything, the test above would show nothing."""
+    write_hooks(script_dir)
+    canary = script_dir / "canary"
+    asyncio.run(run_hooks(script_dir, canary, 300, SEED, encoded=False))
+    assert canary.exists()
