@@ -1,24 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The hooks. Each parses its context and calls one function; the ideas are in
- * identity.bpf.h (who), classify.bpf.h (which rule), decide.bpf.h (verdict)
- * and report.bpf.h (telling).
+ * identity.bpf.h (who), classify.bpf.h (which rule), decide.bpf.h (verdict),
+ * report.bpf.h (telling) and inbound.bpf.h (whose a bound socket is).
  */
 #include "core.bpf.h"
 #include "identity.bpf.h"
 #include "classify.bpf.h"
 #include "decide.bpf.h"
 #include "report.bpf.h"
+#include "verdict.bpf.h"
+#include "inbound.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-static __always_inline struct aegis_config *current_config(void)
-{
-	__u32 zero = 0, *generation = bpf_map_lookup_elem(&active, &zero), slot;
-
-	slot = generation ? *generation & 1 : 0;
-	return bpf_map_lookup_elem(&configs, &slot);
-}
 
 /* ---- identity ---- */
 
@@ -128,74 +122,34 @@ int aegis_learn(void *ctx)
 	return 0;
 }
 
-/* ---- verdicts ---- */
+/* ---- outbound ---- */
 
-/* A rule with user or unit outranks the one by program alone if its number is higher. */
-static __always_inline __u64
-with_conditions(__u64 class_, struct aegis_proc *proc, struct aegis_config *config,
-		__u32 uid, __u32 unit)
-{
-	__u16 app = classify_connecting(proc, config, uid, unit);
-
-	return app > (__u16)class_ ? (class_ & ~0xffffULL) | app : class_;
-}
-
-/*
- * The caller's identity; tgid 0 never connects: its entry, made by the agent,
- * stands for a process that was not recorded. It claims nothing.
- */
-static __always_inline struct aegis_proc *current_proc(void)
-{
-	/* Typed: plain loads instead of two helper calls, on every connect. */
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 tgid = task->tgid, nobody = 0;
-	struct aegis_proc *proc = bpf_map_lookup_elem(&procs, &tgid);
-
-	if (proc && proc->start_boot_ns == task->group_leader->start_boottime)
-		return proc;
-	count(AEGIS_COUNTER_IDENTITY_MISSING);
-	return bpf_map_lookup_elem(&procs, &nobody);
-}
-
-static __always_inline __u64 class_of(struct aegis_proc *proc, struct aegis_config *config)
-{
-	__u64 class_ = READ_ONCE(proc->class_);
-
-	if (class_ >> 32 != config->generation) {
-		class_ = classify(proc, config);
-		WRITE_ONCE(proc->class_, class_);
-	}
-	if (CLASS_FLAG(class_, AEGIS_CLASS_CONDITIONAL))
-		class_ = with_conditions(class_, proc, config, bpf_get_current_uid_gid(),
-					 aegis_current_unit());
-	return class_;
-}
-
-/* MPTCP (262) is TCP on the wire; what we do not know is judged as UDP, by its number. */
+/* What we do not know is judged as UDP, by its number. */
 static __always_inline void
-parse_flow(struct flow *flow, struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
+parse_destination(struct flow *flow, struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 {
 	flow->hook = hook;
 	flow->port = bpf_ntohs(ctx->user_port);
-	flow->protocol = ctx->protocol == 262 ? AEGIS_PROTOCOL_TCP : ctx->protocol;
-	if (is_v6) {
-		flow->addr[0] = ctx->user_ip6[0];
-		flow->addr[1] = ctx->user_ip6[1];
-		flow->addr[2] = ctx->user_ip6[2];
-		flow->addr[3] = ctx->user_ip6[3];
-	} else {
-		flow->addr[2] = bpf_htonl(0xffff);
-		flow->addr[3] = ctx->user_ip4;
-	}
-	flow->scope = scope_of(flow->addr);
+	flow->protocol = protocol_of(ctx->protocol);
+	if (is_v6)
+		copy_v6(flow->addr, ctx->user_ip6);
+	else
+		set_v4(flow->addr, ctx->user_ip4);
 }
 
-static __always_inline int broken(void)
+/* All zero until the kernel binds the socket. */
+static __always_inline void parse_source(struct flow *flow, struct bpf_sock_addr *ctx)
 {
-	count(AEGIS_COUNTER_BROKEN);
-	count(AEGIS_COUNTER_BLOCKED);
-	count(AEGIS_COUNTER_LOST);
-	return AEGIS_DENY;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return;
+	flow->rest_port = sk->src_port;
+	/* An IPv6 socket's src_ip4 is a made-up 127.0.0.6 (LOOPBACK4_IPV6). */
+	if (sk->family != AF_INET)
+		copy_v6(flow->rest_addr, sk->src_ip6);
+	else if (sk->src_ip4)
+		set_v4(flow->rest_addr, sk->src_ip4);
 }
 
 static __always_inline int
@@ -211,17 +165,17 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 	if (!config || !proc)
 		return broken();
 	/* Before the flow is parsed: the verifier follows each of its branches. */
-	class_ = class_of(proc, config);
-	parse_flow(&flow, ctx, hook, is_v6);
-	if (!decide(&d, config, class_, proc->flags, &flow))
+	class_ = class_of(proc, NULL, config);
+	parse_destination(&flow, ctx, hook, is_v6);
+	if (!aegis_decide(&d, config, class_, proc->flags, &flow))
 		return broken();
-	count(d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_COUNTER_BLOCKED :
-	      d.verdict == AEGIS_VERDICT_ALLOWED ? AEGIS_COUNTER_ALLOWED :
-	      AEGIS_COUNTER_WOULD_BLOCK);
-	if (d.report)
-		aegis_report(ctx, proc, config, &d, &flow);
-	else
-		count(AEGIS_COUNTER_QUIET);
+	if (hook == AEGIS_HOOK_SENDMSG)
+		note_sent(ctx, config, &d, &flow);
+	count_verdict(&d);
+	if (d.report) {
+		parse_source(&flow, ctx);
+		aegis_report(proc, NULL, config, &d, &flow);
+	}
 	return d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_DENY : AEGIS_ALLOW;
 }
 
@@ -247,6 +201,63 @@ SEC("cgroup/sendmsg6")
 int aegis_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	return verdict_of(ctx, AEGIS_HOOK_SENDMSG, true);
+}
+
+/* ---- sockets of other kinds ---- */
+
+/* TCP, UDP and the sockets of ping are nothing to be asked about. */
+static __always_inline bool is_ordinary(__u32 type, __u32 protocol)
+{
+	return type != SOCK_RAW &&
+	       (protocol == AEGIS_PROTOCOL_TCP || protocol == AEGIS_PROTOCOL_UDP ||
+		protocol == AEGIS_PROTOCOL_MPTCP || protocol == AEGIS_PROTOCOL_ICMP ||
+		protocol == AEGIS_PROTOCOL_ICMPV6);
+}
+
+/* An enum aegis_socket bit; 0: of a kind that no word of the policy allows. */
+static __always_inline __u16 kind_of(__u32 type, __u32 protocol)
+{
+	bool icmp = protocol == AEGIS_PROTOCOL_ICMP || protocol == AEGIS_PROTOCOL_ICMPV6;
+
+	if (type == SOCK_RAW)
+		return icmp ? AEGIS_SOCKET_RAW | AEGIS_SOCKET_ICMP : AEGIS_SOCKET_RAW;
+	switch (protocol) {
+	case AEGIS_PROTOCOL_SCTP:
+		return AEGIS_SOCKET_SCTP;
+	case AEGIS_PROTOCOL_DCCP:
+		return AEGIS_SOCKET_DCCP;
+	case AEGIS_PROTOCOL_UDPLITE:
+		return AEGIS_SOCKET_UDPLITE;
+	default:
+		return 0;
+	}
+}
+
+SEC("cgroup/sock_create")
+int aegis_socket(struct bpf_sock *ctx)
+{
+	struct flow flow = { .hook = AEGIS_HOOK_SOCKET };
+	struct aegis_config *config;
+	struct aegis_proc *proc;
+	struct decision d = {};
+	__u64 class_;
+
+	if (is_ordinary(ctx->type, ctx->protocol))
+		return AEGIS_ALLOW;
+	config = current_config();
+	proc = current_proc();
+	count(AEGIS_COUNTER_DECIDED);
+	if (!config || !proc)
+		return broken();
+	class_ = class_of(proc, NULL, config);
+	flow.port = kind_of(ctx->type, ctx->protocol);
+	flow.protocol = ctx->protocol;
+	if (!aegis_decide(&d, config, class_, proc->flags, &flow))
+		return broken();
+	count_verdict(&d);
+	if (d.report)
+		aegis_report(proc, NULL, config, &d, &flow);
+	return d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_DENY : AEGIS_ALLOW;
 }
 
 /* ---- the judge: questions without sockets, for the differential proof ---- */
@@ -275,15 +286,15 @@ int aegis_judge(struct bpf_raw_tracepoint_args *ctx)
 	flow.port = question->port;
 	flow.protocol = question->protocol;
 	flow.hook = question->hook;
-	flow.scope = question->scope_in ? question->scope_in : scope_of(flow.addr);
-	if (!decide(&d, config, class_, question->proc.flags, &flow))
+	flow.direction = question->direction;
+	if (!aegis_decide(&d, config, class_, question->proc.flags, &flow))
 		return 0;
 	question->generation = config->generation;
 	question->app = d.app;
 	question->verdict = d.verdict;
 	question->reason = d.reason;
 	question->actions = d.actions;
-	question->scope = flow.scope;
+	question->scope = d.scope;
 	question->report = d.report;
 	return 1;
 }

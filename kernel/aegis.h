@@ -33,6 +33,8 @@ enum aegis_limit {
 	AEGIS_STRINGS_MAX = 16384,	/* selector texts of one kind */
 	AEGIS_PROCS_MAX = 131072,	/* processes whose identity is kept */
 	AEGIS_DETENT_MAX = 16384,	/* reports remembered for detent */
+	AEGIS_LISTENERS_MAX = 16384,	/* bound sockets whose owner is kept */
+	AEGIS_PEERS_MAX = 16384,	/* who lately spoke to which UDP socket, and whom it spoke to */
 	AEGIS_RING_BYTES = 8388608,	/* event ring; a power of two pages */
 	AEGIS_JUDGE_MAX = 64,		/* questions judged in one test run */
 };
@@ -65,12 +67,19 @@ enum aegis_scope {
 	AEGIS_SCOPE_LOCAL = 1,		/* outbound, loopback or unspecified */
 	AEGIS_SCOPE_LISTEN = 2,		/* inbound: our own port */
 	AEGIS_SCOPE_PEER = 3,		/* inbound: who connects; ports are "any" */
-	AEGIS_SCOPE_MAX = 4,
+	AEGIS_SCOPE_LISTS = 4,		/* scopes before this one have lists of ports */
+	AEGIS_SCOPE_SOCKET = 4,		/* making a socket other than TCP's or UDP's */
 };
 
-enum aegis_protocol {			/* IANA numbers */
+enum aegis_protocol {			/* IANA numbers, and Linux's for MPTCP */
+	AEGIS_PROTOCOL_ICMP = 1,
 	AEGIS_PROTOCOL_TCP = 6,
 	AEGIS_PROTOCOL_UDP = 17,
+	AEGIS_PROTOCOL_DCCP = 33,
+	AEGIS_PROTOCOL_ICMPV6 = 58,
+	AEGIS_PROTOCOL_SCTP = 132,
+	AEGIS_PROTOCOL_UDPLITE = 136,
+	AEGIS_PROTOCOL_MPTCP = 262,
 };
 
 enum aegis_action {			/* bits */
@@ -90,12 +99,28 @@ enum aegis_reason {
 	AEGIS_REASON_PROGRAM = 3,	/* [whitelist] programs, or ignore = true */
 	AEGIS_REASON_UNCONFIGURED = 4,	/* no rule for this program */
 	AEGIS_REASON_UNTRUSTED = 5,	/* the rule would allow, the file may not claim it */
-	AEGIS_REASON_HARMLESS = 6,	/* UDP connect to port 0, or not TCP or UDP */
+	AEGIS_REASON_HARMLESS = 6,	/* UDP connect to port 0, ICMP echo, an answer, not watched */
 };
 
 enum aegis_hook {
 	AEGIS_HOOK_CONNECT = 0,
 	AEGIS_HOOK_SENDMSG = 1,
+	AEGIS_HOOK_SOCKET = 2,		/* socket() */
+	AEGIS_HOOK_BIND = 3,		/* bind(): nobody came yet */
+	AEGIS_HOOK_LISTEN = 4,		/* listen(): nobody came yet */
+	AEGIS_HOOK_INGRESS = 5,		/* a packet from a peer, before the socket gets it */
+	AEGIS_HOOK_ACCEPT = 6,		/* a peer's handshake is done */
+	AEGIS_HOOK_RECVMSG = 7,		/* a process took a peer's datagram */
+};
+
+/* Kinds of sockets a rule may allow; bits, in the order of the words of `sockets`. */
+enum aegis_socket {
+	AEGIS_SOCKET_SCTP = 1,
+	AEGIS_SOCKET_DCCP = 2,
+	AEGIS_SOCKET_UDPLITE = 4,
+	AEGIS_SOCKET_RAW = 8,
+	AEGIS_SOCKET_PACKET = 16,
+	AEGIS_SOCKET_ICMP = 32,		/* raw, but of ICMP only */
 };
 
 /* Identity flags, taken from the executed file at exec. */
@@ -175,7 +200,8 @@ struct aegis_config {
 	__u32 mask_count;
 	__u8 unconfigured_actions;	/* enum aegis_action bits */
 	__u8 has_cmdline;		/* some mask has AEGIS_SELECT_CMDLINE */
-	__u8 pad[2];
+	__u8 refuses_inbound;		/* some program may be refused an inbound packet */
+	__u8 pad;
 	__u8 masks[64];			/* enum aegis_selector bits in use */
 };
 
@@ -185,7 +211,7 @@ struct aegis_app {
 	__u32 detent_s;
 	__u16 flags;			/* enum aegis_app_flag */
 	__u8 actions;			/* enum aegis_action bits */
-	__u8 pad;
+	__u8 sockets;			/* enum aegis_socket bits it may make */
 	struct aegis_ports base[4];	/* by enum aegis_scope: any address */
 };
 
@@ -253,6 +279,34 @@ struct aegis_proc {
 	char cmdline[512];
 };
 
+/* Whose a bound socket is, beside the process itself; key: the socket's cookie. */
+struct aegis_owner {
+	__u64 cgroup_id;
+	__u32 tgid;
+	__u32 ppid;
+	__u32 uid;
+	__u32 pad;
+	struct aegis_unit unit;
+};
+
+/* In the storage of a bound socket, and of what it accepted. */
+struct aegis_label {
+	__u64 cookie;			/* of the bound socket */
+};
+
+/* A UDP socket and somebody else. */
+struct aegis_peer_key {
+	__u64 cookie;
+	__u8 addr[16];
+	__u16 port;
+	__u8 pad[6];
+};
+
+struct aegis_peer {
+	__u32 generation;		/* which let it speak to us; 0: it did not */
+	__u32 sent;			/* we spoke to it */
+};
+
 struct aegis_detent_key {
 	__u64 rule_id;			/* 0: unconfigured */
 	__u64 inode;			/* of the executed file */
@@ -261,7 +315,8 @@ struct aegis_detent_key {
 	__u8 direction;
 	__u8 protocol;
 	__u8 verdict;
-	__u8 pad[7];
+	__u8 scope;
+	__u8 pad[6];
 	__u8 addr[16];
 };
 
@@ -274,14 +329,10 @@ struct aegis_event {
 	__u64 boot_ns;			/* bpf_ktime_get_boot_ns() of the decision */
 	__u64 start_boot_ns;		/* of the process */
 	__u64 exec_boot_ns;
-	__u64 cgroup_id;
 	__u64 suppressed;		/* like this one since the last report */
 	__u64 inode;
 	__u32 device;
 	__u32 generation;
-	__u32 tgid;
-	__u32 ppid;
-	__u32 uid;
 	__u32 identity;			/* enum aegis_identity */
 	__u16 app;
 	__u16 dport;
@@ -297,10 +348,10 @@ struct aegis_event {
 	__u8 actions;
 	__u8 mode;
 	__u8 silent;			/* detent: to be killed, not to be reported */
-	__u8 pad[5];
+	__u8 pad[1];
 	__u8 daddr[16];
 	__u8 saddr[16];			/* all zero: not bound yet */
-	struct aegis_unit unit;
+	struct aegis_owner owner;	/* whose socket it is: the caller's, but for inbound packets */
 	struct aegis_text path;
 	char cmdline[512];
 };
@@ -315,8 +366,8 @@ struct aegis_judge {
 	struct aegis_proc proc;		/* in: strings and flags */
 	struct aegis_unit unit;		/* in */
 	__u32 uid;			/* in */
-	__u16 port;			/* in */
-	__u8 scope_in;			/* in: 0 outbound, else enum aegis_scope */
+	__u16 port;			/* in; for AEGIS_HOOK_SOCKET an enum aegis_socket bit */
+	__u8 direction;			/* in */
 	__u8 protocol;			/* in */
 	__u8 addr[16];			/* in */
 	__u32 generation;		/* out */
@@ -336,6 +387,8 @@ _Static_assert(sizeof(struct aegis_app) == 48, "app ABI");
 _Static_assert(sizeof(struct aegis_net_key) == 28, "net key ABI");
 _Static_assert(sizeof(struct aegis_proc) == 888, "proc ABI");
 _Static_assert(sizeof(struct aegis_detent_key) == 48, "detent ABI");
+_Static_assert(sizeof(struct aegis_owner) == 152, "owner ABI");
+_Static_assert(sizeof(struct aegis_peer_key) == 32, "peer ABI");
 _Static_assert(sizeof(struct aegis_event) == 1024, "event ABI");
 #endif
 

@@ -21,8 +21,8 @@ struct matcher {
 	__u32 exe, path, cmdline;	/* ids of its texts; 0: no rule knows them */
 	__u32 uid, unit;
 	__u32 start;			/* of the arguments being tried, in bytes */
-	__u16 app, shadow;		/* the best so far */
-	bool whitelisted;
+	__u32 app, shadow;		/* the best so far */
+	__u32 whitelisted;
 	/*
 	 * In slots of its own: written at a variable offset, it would leave a neighbour in its
 	 * first slot unreadable to 6.1 ("invalid size of register fill").
@@ -30,19 +30,26 @@ struct matcher {
 	struct aegis_text run __attribute__((aligned(8)));
 };
 
-static __always_inline void begin_match(struct matcher *m, struct aegis_proc *proc,
-					struct aegis_config *config, __u32 have)
+/*
+ * All ones if *bit* of *mask* is set, else 0. No branches here and in what uses
+ * it: the verifier would follow each of them for each mask.
+ */
+static __always_inline __u32 spread(__u32 mask, __u32 bit)
 {
-	clear_unknown(m, sizeof(*m));
-	m->config = config;
-	m->proc = proc;
-	m->have |= have;
+	__u32 all = mask << __builtin_clz(bit);
+
+	barrier_var(all);
+	return (__s32)all >> 31;
 }
 
-/* Branch-free: the verifier follows each branch for each mask. */
-static __always_inline __u32 if_set(__u32 mask, __u32 bits, __u32 id)
+/* Of numbers below 2^31. */
+static __always_inline __u32 larger(__u32 a, __u32 b)
 {
-	return mask & bits ? id : 0;
+	__u32 less = a - b;
+
+	barrier_var(less);
+	less = (__s32)less >> 31;
+	return (b & less) | (a & ~less);
 }
 
 static long match_mask(__u32 index, struct matcher *m)
@@ -56,20 +63,18 @@ static long match_mask(__u32 index, struct matcher *m)
 	if (mask & ~m->have)
 		return 0;
 	key.mask = mask;
-	key.exe = if_set(mask, AEGIS_SELECT_EXE, m->exe);
-	key.path = if_set(mask, AEGIS_SELECT_PATH | AEGIS_SELECT_ANY_PATH, m->path);
-	key.cmdline = if_set(mask, AEGIS_SELECT_CMDLINE, m->cmdline);
-	key.uid = if_set(mask, AEGIS_SELECT_USER, m->uid);
-	key.unit = if_set(mask, AEGIS_SELECT_UNIT, m->unit);
+	key.exe = m->exe & spread(mask, AEGIS_SELECT_EXE);
+	key.path = m->path & (spread(mask, AEGIS_SELECT_PATH) | spread(mask, AEGIS_SELECT_ANY_PATH));
+	key.cmdline = m->cmdline & spread(mask, AEGIS_SELECT_CMDLINE);
+	key.uid = m->uid & spread(mask, AEGIS_SELECT_USER);
+	key.unit = m->unit & spread(mask, AEGIS_SELECT_UNIT);
 	app = bpf_map_lookup_elem(&rules, &key);
 	if (!app)
 		return 0;
-	if (mask & AEGIS_SELECT_WHITELIST)
-		m->whitelisted = true;
-	else if (mask & AEGIS_SELECT_SHADOW)
-		m->shadow = *app > m->shadow ? *app : m->shadow;
-	else
-		m->app = *app > m->app ? *app : m->app;
+	/* The whitelist's app is 0. */
+	m->whitelisted |= spread(mask, AEGIS_SELECT_WHITELIST);
+	m->shadow = larger(m->shadow, *app & spread(mask, AEGIS_SELECT_SHADOW));
+	m->app = larger(m->app, *app & ~spread(mask, AEGIS_SELECT_SHADOW));
 	return 0;
 }
 
@@ -98,13 +103,6 @@ static long match_run(__u32 index, struct matcher *m)
 	return 0;
 }
 
-static __always_inline void match_cmdline(struct matcher *m, __u32 start)
-{
-	m->start = start;
-	__builtin_memset(&m->run, 0, sizeof(m->run));
-	bpf_loop(AEGIS_PATH_SIZE, match_run, m, 0);
-}
-
 static __always_inline __u32 id_of(void *map, const void *text)
 {
 	__u32 *id = bpf_map_lookup_elem(map, text);
@@ -128,18 +126,6 @@ static __always_inline void match_texts(struct matcher *m)
 		m->have |= AEGIS_SELECT_PATH;
 }
 
-static __always_inline void match_masks(struct matcher *m)
-{
-	struct aegis_proc *proc = m->proc;
-
-	bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
-	if (!m->config->has_cmdline)
-		return;
-	match_cmdline(m, 0);
-	if (proc->flags & AEGIS_ID_SCRIPT)
-		match_cmdline(m, proc->script_off);
-}
-
 /*
  * A process in a root directory of its own is also what it is called in there,
  * for the rules with namespace = "any". Returns false when no rule knows that.
@@ -151,31 +137,58 @@ static __always_inline bool take_inner_path(struct matcher *m)
 
 	if (!off || off >= AEGIS_PATH_SIZE)
 		return false;
-	__builtin_memset(&m->run, 0, sizeof(m->run));
+	clear_unknown(&m->run, sizeof(m->run));
 	bpf_probe_read_kernel_str(&m->run, sizeof(m->run), proc->path.text + off);
 	m->path = id_of(&paths, &m->run);
 	m->have = (m->have & ~AEGIS_SELECT_PATH) | AEGIS_SELECT_ANY_PATH;
 	return m->path;
 }
 
-static __always_inline void match_all(struct matcher *m)
+/*
+ * One way to read what the process is: by its whole path, or by the one inside
+ * its own root; without arguments, with all, or from the script on. A loop, so
+ * that all this is verified once and not six times.
+ */
+static long match_reading(__u32 index, struct matcher *m)
 {
-	match_texts(m);
-	match_masks(m);
-	if (take_inner_path(m))
-		match_masks(m);
+	__u32 arguments = index % 3;
+
+	if (index == 3 && !take_inner_path(m))
+		return 1;
+	if (!arguments) {
+		bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
+		return 0;
+	}
+	if (!m->config->has_cmdline || (arguments == 2 && !(m->proc->flags & AEGIS_ID_SCRIPT)))
+		return 0;
+	m->start = arguments == 2 ? m->proc->script_off : 0;
+	clear_unknown(&m->run, sizeof(m->run));
+	bpf_loop(AEGIS_PATH_SIZE, match_run, m, 0);
+	return 0;
 }
 
-/* The class by exe, path and cmdline alone, as kept in aegis_proc.class_. */
-static __noinline __u64 classify(struct aegis_proc *proc, struct aegis_config *config)
+/*
+ * Of the selectors in *have* beside exe, path and cmdline: the class by those
+ * alone (AEGIS_SELECT_SHADOW, and whatever trust earns), as kept in
+ * aegis_proc.class_, or the strongest rule with `user` or `unit`.
+ * One global function for both: verified once.
+ */
+__noinline __u64 aegis_match(struct aegis_proc *proc, struct aegis_config *config,
+			     __u32 have, __u32 uid, __u32 unit)
 {
 	struct matcher m;
 	__u64 flags = 0;
 
-	begin_match(&m, proc, config, AEGIS_SELECT_SHADOW);
-	if (proc->flags & AEGIS_ID_TRUSTED)
-		m.have |= AEGIS_SELECT_WHITELIST;
-	match_all(&m);
+	if (!proc || !config)
+		return 0;
+	clear_unknown(&m, sizeof(m));
+	m.config = config;
+	m.proc = proc;
+	m.have |= have;
+	m.uid = uid;
+	m.unit = unit;
+	match_texts(&m);
+	bpf_loop(6, match_reading, &m, 0);
 	if (m.whitelisted)
 		flags |= AEGIS_CLASS_WHITELISTED;
 	if (m.shadow > m.app)
@@ -183,30 +196,53 @@ static __noinline __u64 classify(struct aegis_proc *proc, struct aegis_config *c
 	return (__u64)config->generation << 32 | flags << 16 | m.app;
 }
 
-static __always_inline bool ends_with(const char *name, long size, const char *suffix, int len)
+static __always_inline __u64 classify(struct aegis_proc *proc, struct aegis_config *config)
 {
-	char tail[8] = {};
+	__u32 have = AEGIS_SELECT_SHADOW;
+
+	if (proc->flags & AEGIS_ID_TRUSTED)
+		have |= AEGIS_SELECT_WHITELIST;
+	return aegis_match(proc, config, have, 0, 0);
+}
+
+static __always_inline __u16 classify_connecting(struct aegis_proc *proc,
+						 struct aegis_config *config,
+						 __u32 uid, __u32 unit)
+{
+	return aegis_match(proc, config,
+			   AEGIS_SELECT_USER | (unit ? AEGIS_SELECT_UNIT : 0), uid, unit);
+}
+
+/* The end of a string, as a number: its last 8 bytes. *size* counts the NUL. */
+static __always_inline __u64 tail_of(const char *name, long size)
+{
+	__u64 tail = 0;
+
+	bpf_probe_read_kernel(&tail, sizeof(tail), name + size - 1 - sizeof(tail));
+	return bpf_be64_to_cpu(tail);
+}
+
+/* One comparison, and no branch for each byte. */
+static __always_inline bool ends_with(__u64 tail, long size, const char *suffix, int len)
+{
+	__u64 want = 0, mask = len < 8 ? (1ULL << 8 * len) - 1 : ~0ULL;
 	int i;
 
-	/* size counts the NUL. */
-	if (size <= len || bpf_probe_read_kernel(tail, len, name + size - 1 - len))
-		return false;
 	for (i = 0; i < len; i++)
-		if (tail[i] != suffix[i])
-			return false;
-	return true;
+		want = want << 8 | (__u8)suffix[i];
+	return size > len && (tail & mask) == want;
 }
 
-static __always_inline bool is_slice(const char *name, long size)
+static __always_inline bool is_slice(__u64 tail, long size)
 {
-	return ends_with(name, size, ".slice", 6);
+	return ends_with(tail, size, ".slice", 6);
 }
 
-static __always_inline bool is_unit(const char *name, long size)
+static __always_inline bool is_unit(__u64 tail, long size)
 {
-	return ends_with(name, size, ".service", 8) || ends_with(name, size, ".scope", 6) ||
-	       ends_with(name, size, ".socket", 7) || ends_with(name, size, ".mount", 6) ||
-	       ends_with(name, size, ".swap", 5);
+	return ends_with(tail, size, ".service", 8) || ends_with(tail, size, ".scope", 6) ||
+	       ends_with(tail, size, ".socket", 7) || ends_with(tail, size, ".mount", 6) ||
+	       ends_with(tail, size, ".swap", 5);
 }
 
 struct unit_search {
@@ -222,11 +258,12 @@ static long unit_step(__u32 index, struct unit_search *search)
 	struct cgroup_subsys_state *parent;
 	char text[AEGIS_UNIT_SIZE];
 	long size = bpf_probe_read_kernel_str(text, sizeof(text), name);
+	__u64 tail = tail_of(name, size);
 
 	/* What does not fit is taken for a unit: its children must not choose. */
-	if (is_unit(name, size) || size == sizeof(text))
+	if (is_unit(tail, size) || size == sizeof(text))
 		search->unit = name;
-	else if (!search->slice && is_slice(name, size))
+	else if (!search->slice && is_slice(tail, size))
 		search->slice = name;
 	parent = BPF_CORE_READ(cgroup, self.parent);
 	if (!parent) {
@@ -265,21 +302,6 @@ __noinline int aegis_read_unit(struct aegis_unit *unit)
 	if (bpf_probe_read_kernel_str(unit, sizeof(*unit), name) == sizeof(*unit))
 		__builtin_memset(unit, 0, sizeof(*unit));
 	return 0;
-}
-
-/* The strongest rule with `user` or `unit`, 0 if none. */
-static __noinline __u16 classify_connecting(struct aegis_proc *proc, struct aegis_config *config,
-					    __u32 uid, __u32 unit)
-{
-	struct matcher m;
-
-	begin_match(&m, proc, config, AEGIS_SELECT_USER);
-	m.uid = uid;
-	m.unit = unit;
-	if (unit)
-		m.have |= AEGIS_SELECT_UNIT;
-	match_all(&m);
-	return m.app;
 }
 
 /* The policy's id of that unit; 0: no rule names it. Global: verified once. */

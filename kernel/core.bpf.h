@@ -17,6 +17,12 @@
 #include "aegis.h"
 
 #define AF_INET 2
+#define AF_INET6 10
+#define SOCK_RAW 3
+#define TCP_ESTABLISHED 1		/* include/net/tcp_states.h; also a connected UDP socket */
+#define TCP_LISTEN 10
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86dd
 #define PF_KTHREAD 0x00200000		/* include/linux/sched.h */
 #define E2BIG 7
 #define S_IWGRP_OR_OTH 022
@@ -104,6 +110,7 @@ struct signal_struct {
 
 struct kernfs_node {
 	const char *name;
+	__u64 id;
 };
 
 struct cgroup_subsys_state {
@@ -131,6 +138,11 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+	const struct cred *cred;
+};
+
+struct cred {
+	kuid_t uid;
 };
 
 struct linux_binprm {
@@ -161,6 +173,16 @@ struct bpf_iter__task {
 static __always_inline void clear_unknown(void *context, __u32 size)
 {
 	bpf_probe_read_kernel(context, size, (void *)0);
+}
+
+/* Addresses are 16 bytes; the context's must be read word by word. */
+#define copy_v6(to, from)	\
+	((to)[0] = (from)[0], (to)[1] = (from)[1], (to)[2] = (from)[2], (to)[3] = (from)[3])
+
+static __always_inline void set_v4(__u32 to[4], __u32 addr)
+{
+	to[2] = bpf_htonl(0xffff);
+	to[3] = addr;
 }
 
 #endif

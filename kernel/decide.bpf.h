@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The verdict. Every hook and the judge program come through decide(): the
+ * The verdict. Every hook and the judge program come through aegis_decide(): the
  * differential test runs the very code that enforces.
  */
 #ifndef AEGIS_DECIDE_BPF_H
@@ -8,11 +8,18 @@
 
 #include "classify.bpf.h"
 
+/*
+ * Outbound, *addr* and *port* are the destination. Inbound, they are the peer's
+ * address and our own port: what lists are about. The rest is for the report:
+ * outbound our own end, inbound our own address and the peer's port.
+ */
 struct flow {
 	__u32 addr[4];			/* network order; IPv4 as ::ffff:a.b.c.d */
-	__u16 port;			/* host order */
+	__u32 rest_addr[4];
+	__u16 port;			/* host order; for AEGIS_HOOK_SOCKET an enum aegis_socket bit */
+	__u16 rest_port;
 	__u16 protocol;			/* IANA */
-	__u8 scope;			/* enum aegis_scope */
+	__u8 direction;			/* enum aegis_direction */
 	__u8 hook;			/* enum aegis_hook */
 };
 
@@ -24,7 +31,8 @@ struct decision {
 	__u8 reason;
 	__u8 actions;			/* 0: on the map */
 	__u8 report;
-	__u8 pad[6];
+	__u8 scope;			/* enum aegis_scope */
+	__u8 pad[5];
 };
 
 /* Loopback, and the unspecified address, which the kernel sends to loopback. */
@@ -62,16 +70,19 @@ static __always_inline bool port_listed(__u32 ports, __u16 port, __u32 slot)
 	return page->word[(port / 64) & (AEGIS_PAGE_WORDS - 1)] >> (port & 63) & 1;
 }
 
-/* What *app* may reach at this address: the longest prefix alone decides. */
-static __always_inline bool
-lists(struct aegis_app *app, __u16 number, const struct flow *flow, __u32 generation)
+/* Whether *app* lists this address and port: the longest prefix alone decides. */
+__noinline int aegis_lists(struct aegis_app *app, __u32 number, struct flow *flow, __u32 scope,
+			   __u32 generation)
 {
 	struct aegis_net_key key = {
 		.prefixlen = 8 * sizeof(key.host),
-		.host = { .generation = generation, .app = number, .scope = flow->scope },
+		.host = { .generation = generation, .app = number, .scope = scope },
 	};
-	__u32 scope = flow->scope & (AEGIS_SCOPE_MAX - 1);
 	struct aegis_ports *ports = NULL;
+
+	if (!app || !flow)
+		return false;
+	scope &= AEGIS_SCOPE_LISTS - 1;
 
 	__builtin_memcpy(key.host.addr, flow->addr, sizeof(key.host.addr));
 	if (app->flags & AEGIS_APP_HOSTS << scope)
@@ -93,21 +104,62 @@ static __always_inline struct aegis_app *app_row(__u32 generation, __u32 number)
 
 /* On the map, or why not. *untrusted*: the rule may not grant to this file. */
 static __always_inline enum aegis_reason
-weigh(struct aegis_app *app, __u16 number, struct aegis_app *whitelist,
-      const struct flow *flow, __u32 generation, bool untrusted)
+weigh(struct decision *d, struct aegis_app *app, struct aegis_app *whitelist,
+      struct flow *flow, __u32 generation, bool untrusted)
 {
-	/* An ignored program may go anywhere: as good as a list of everything. */
-	bool listed = number && (app->flags & AEGIS_APP_IGNORE ||
-				 lists(app, number, flow, generation));
+	bool listed;
 
+	/* An ignored program may go anywhere: as good as a list of everything. */
+	listed = d->app && (app->flags & AEGIS_APP_IGNORE ||
+			    aegis_lists(app, d->app, flow, d->scope, generation));
 	if (listed && !untrusted)
 		return AEGIS_REASON_RULE_ALLOWS;
 	/* A rule's permission voided for this file leaves an unconfigured program. */
-	if ((listed || !(app->flags & AEGIS_APP_STRICT)) && lists(whitelist, 0, flow, generation))
+	if ((listed || !(app->flags & AEGIS_APP_STRICT)) &&
+	    aegis_lists(whitelist, 0, flow, d->scope, generation))
 		return AEGIS_REASON_WHITELIST;
 	if (listed)
 		return AEGIS_REASON_UNTRUSTED;
-	return number ? AEGIS_REASON_RULE_DENIES : AEGIS_REASON_UNCONFIGURED;
+	return d->app ? AEGIS_REASON_RULE_DENIES : AEGIS_REASON_UNCONFIGURED;
+}
+
+/* Our own port first, then who comes, once somebody did. */
+static __always_inline enum aegis_reason
+weigh_inbound(struct decision *d, struct aegis_app *app, struct aegis_app *whitelist,
+	      struct flow *flow, __u32 generation, bool untrusted)
+{
+	bool came = flow->hook >= AEGIS_HOOK_INGRESS;
+
+	if (d->app && !(app->flags & AEGIS_APP_IGNORE)) {
+		if (!aegis_lists(app, d->app, flow, AEGIS_SCOPE_LISTEN, generation))
+			return AEGIS_REASON_RULE_DENIES;
+		if (came && !aegis_lists(app, d->app, flow, AEGIS_SCOPE_PEER, generation)) {
+			d->scope = AEGIS_SCOPE_PEER;
+			return AEGIS_REASON_RULE_DENIES;
+		}
+		if (!untrusted)
+			return AEGIS_REASON_RULE_ALLOWS;
+	}
+	/* The whitelist's own row lists every port once inbound is not watched. */
+	if (aegis_lists(whitelist, 0, flow, AEGIS_SCOPE_LISTEN, generation))
+		return AEGIS_REASON_HARMLESS;
+	return d->app ? AEGIS_REASON_UNTRUSTED : AEGIS_REASON_UNCONFIGURED;
+}
+
+/* To make a socket is no connection: an unconfigured program is at most refused it. */
+static __always_inline enum aegis_reason
+weigh_socket(struct decision *d, struct aegis_app *app, struct aegis_config *config,
+	     const struct flow *flow, bool untrusted)
+{
+	bool listed = d->app && (app->flags & AEGIS_APP_IGNORE || app->sockets & flow->port);
+
+	if (listed && !untrusted)
+		return AEGIS_REASON_RULE_ALLOWS;
+	if (d->app && !listed)
+		return AEGIS_REASON_RULE_DENIES;
+	if (!(config->unconfigured_actions & (AEGIS_ACTION_BLOCK | AEGIS_ACTION_KILL)))
+		return AEGIS_REASON_HARMLESS;
+	return d->app ? AEGIS_REASON_UNTRUSTED : AEGIS_REASON_UNCONFIGURED;
 }
 
 static __always_inline __u8
@@ -134,38 +186,57 @@ static __always_inline enum aegis_verdict verdict_for(__u8 actions, __u32 mode)
 /* getaddrinfo() connects UDP sockets to port 0; an ICMP echo is no flow. */
 static __always_inline bool harmless(const struct flow *flow)
 {
-	if (flow->protocol == 1 || flow->protocol == 58)
+	if (flow->hook > AEGIS_HOOK_SENDMSG)
+		return false;
+	if (flow->protocol == AEGIS_PROTOCOL_ICMP || flow->protocol == AEGIS_PROTOCOL_ICMPV6)
 		return true;
 	return flow->protocol != AEGIS_PROTOCOL_TCP && !flow->port &&
 	       flow->hook == AEGIS_HOOK_CONNECT;
 }
 
+static __always_inline enum aegis_scope default_scope(const struct flow *flow)
+{
+	if (flow->hook == AEGIS_HOOK_SOCKET)
+		return AEGIS_SCOPE_SOCKET;
+	return flow->direction == AEGIS_DIRECTION_IN ? AEGIS_SCOPE_LISTEN : scope_of(flow->addr);
+}
+
 /*
  * *class_*: the process's, of this generation. *identity*: enum aegis_identity
  * bits. Returns false only for a lookup that cannot fail (an array index in
- * range), to please the verifier; the caller denies. Not inlined: classify() and
- * this must not share the 512 bytes of stack.
+ * range), to please the verifier; the caller denies. A global function: verified
+ * once, and not for each of the hooks.
  */
-static __noinline int
-decide(struct decision *d, struct aegis_config *config, __u64 class_, __u32 identity,
-       const struct flow *flow)
+__noinline int
+aegis_decide(struct decision *d, struct aegis_config *config, __u64 class_, __u32 identity,
+	     struct flow *flow)
 {
-	__u32 generation = config->generation;
-	struct aegis_app *whitelist = app_row(generation, 0), *app = app_row(generation, (__u16)class_);
+	struct aegis_app *whitelist, *app;
+	__u32 generation;
 	bool untrusted;
 
+	if (!d || !config || !flow)
+		return false;
+	generation = config->generation;
+	whitelist = app_row(generation, 0);
+	app = app_row(generation, (__u16)class_);
 	if (!app || !whitelist)
 		return false;
 	d->app = class_;
 	untrusted = (app->flags & AEGIS_APP_NEEDS_TRUST) && !(identity & AEGIS_ID_TRUSTED);
+	d->scope = default_scope(flow);
 	if (harmless(flow))
 		d->reason = AEGIS_REASON_HARMLESS;
 	else if (CLASS_FLAG(class_, AEGIS_CLASS_WHITELISTED) && !(app->flags & AEGIS_APP_STRICT))
 		d->reason = AEGIS_REASON_PROGRAM;
 	else if ((app->flags & AEGIS_APP_IGNORE) && !untrusted)
 		d->reason = AEGIS_REASON_PROGRAM;
+	else if (flow->hook == AEGIS_HOOK_SOCKET)
+		d->reason = weigh_socket(d, app, config, flow, untrusted);
+	else if (flow->direction == AEGIS_DIRECTION_IN)
+		d->reason = weigh_inbound(d, app, whitelist, flow, generation, untrusted);
 	else
-		d->reason = weigh(app, d->app, whitelist, flow, generation, untrusted);
+		d->reason = weigh(d, app, whitelist, flow, generation, untrusted);
 	d->rule_id = app->rule_id;
 	d->detent_s = d->reason == AEGIS_REASON_RULE_DENIES ? app->detent_s : whitelist->detent_s;
 	d->actions = actions_for(d->reason, app, config);

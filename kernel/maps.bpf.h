@@ -49,6 +49,12 @@ AEGIS_MAP(procs, BPF_MAP_TYPE_HASH, __u32, struct aegis_proc,
 	  AEGIS_PROCS_MAX, BPF_F_NO_PREALLOC);
 AEGIS_MAP(detents, BPF_MAP_TYPE_LRU_HASH, struct aegis_detent_key, struct aegis_detent,
 	  AEGIS_DETENT_MAX, 0);
+AEGIS_MAP(listeners, BPF_MAP_TYPE_HASH, __u64, struct aegis_proc,
+	  AEGIS_LISTENERS_MAX, BPF_F_NO_PREALLOC);
+AEGIS_MAP(owners, BPF_MAP_TYPE_HASH, __u64, struct aegis_owner,
+	  AEGIS_LISTENERS_MAX, BPF_F_NO_PREALLOC);
+AEGIS_MAP(peers, BPF_MAP_TYPE_LRU_HASH, struct aegis_peer_key, struct aegis_peer,
+	  AEGIS_PEERS_MAX, 0);
 AEGIS_MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct aegis_counters, 1, 0);
 AEGIS_MAP(host, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_host, 1, 0);
 AEGIS_MAP(seeding, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_proc, 1, 0);	/* too big for a stack */
@@ -59,6 +65,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, AEGIS_RING_BYTES);
 } events SEC(".maps");
+
+/* Accepted sockets inherit it: BPF_F_CLONE. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct aegis_label);
+} labels SEC(".maps");
 
 static __always_inline void count(enum aegis_counter which)
 {

@@ -10,16 +10,29 @@
 
 #define KILL_AGAIN_NS 100000000ULL	/* to ask again for a kill that did not happen yet */
 
-static __always_inline void
-emit_process(struct aegis_event *event, struct aegis_proc *proc)
+/* From the task: the helper is not to be had in every hook. */
+static __always_inline __u32 current_uid(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
-	event->tgid = bpf_get_current_pid_tgid() >> 32;
-	event->uid = bpf_get_current_uid_gid();
-	event->ppid = BPF_CORE_READ(task, real_parent, tgid);
-	event->cgroup_id = bpf_get_current_cgroup_id();
-	event->start_boot_ns = start_of(task);
+	return BPF_CORE_READ(task, cred, uid.val);
+}
+
+/* The caller, as the owner of its sockets. */
+static __always_inline void fill_owner(struct aegis_owner *owner)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	owner->tgid = BPF_CORE_READ(task, tgid);
+	owner->uid = current_uid();
+	owner->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	owner->cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+	aegis_read_unit(&owner->unit);
+}
+
+static __always_inline void emit_process(struct aegis_event *event, struct aegis_proc *proc)
+{
+	event->start_boot_ns = proc->start_boot_ns;
 	event->exec_boot_ns = proc->exec_boot_ns;
 	event->inode = proc->inode;
 	event->device = proc->device;
@@ -28,35 +41,33 @@ emit_process(struct aegis_event *event, struct aegis_proc *proc)
 	event->script_off = proc->script_off;
 	__builtin_memcpy(&event->path, &proc->path, sizeof(event->path));
 	__builtin_memcpy(&event->cmdline, &proc->cmdline, sizeof(event->cmdline));
-	if (proc->flags & AEGIS_ID_LOST)	/* better a comm than nothing to go by */
-		bpf_probe_read_kernel_str(&event->path, sizeof(task->comm), &task->comm);
-	aegis_read_unit(&event->unit);
 }
 
-/* All zero until the kernel binds the socket. */
-static __always_inline void emit_source(struct aegis_event *event, struct bpf_sock_addr *ctx)
+/* A process that was not recorded: better its start and comm than nothing to go by. */
+static __always_inline void emit_nobody(struct aegis_event *event)
 {
-	struct bpf_sock *sk = ctx->sk;
-	__u32 addr[4] = {};
+	struct task_struct *task = (void *)bpf_get_current_task();
 
-	if (!sk)
-		return;
-	event->sport = sk->src_port;
-	/* An IPv6 socket's src_ip4 is a made-up 127.0.0.6 (LOOPBACK4_IPV6). */
-	if (sk->family == AF_INET) {
-		addr[3] = sk->src_ip4;
-		addr[2] = addr[3] ? bpf_htonl(0xffff) : 0;
-	} else {
-		addr[0] = sk->src_ip6[0];
-		addr[1] = sk->src_ip6[1];
-		addr[2] = sk->src_ip6[2];
-		addr[3] = sk->src_ip6[3];
-	}
-	__builtin_memcpy(event->saddr, addr, sizeof(addr));
+	event->start_boot_ns = start_of(task);
+	bpf_probe_read_kernel_str(&event->path, sizeof(task->comm), &task->comm);
+}
+
+/* Inbound, *addr* is the source and *port* the destination's. */
+static __always_inline void emit_flow(struct aegis_event *event, const struct flow *flow)
+{
+	bool in = flow->direction == AEGIS_DIRECTION_IN;
+
+	event->hook = flow->hook;
+	event->direction = flow->direction;
+	event->protocol = flow->protocol;
+	event->dport = flow->hook == AEGIS_HOOK_SOCKET ? 0 : flow->port;
+	event->sport = flow->rest_port;
+	__builtin_memcpy(event->daddr, in ? flow->rest_addr : flow->addr, sizeof(event->daddr));
+	__builtin_memcpy(event->saddr, in ? flow->addr : flow->rest_addr, sizeof(event->saddr));
 }
 
 static __always_inline bool
-emit(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *config,
+emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config,
      const struct decision *d, const struct flow *flow, __u64 now, __u64 suppressed, bool silent)
 {
 	struct aegis_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
@@ -76,19 +87,22 @@ emit(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *co
 	event->verdict = d->verdict;
 	event->reason = d->reason;
 	event->actions = d->actions;
-	event->hook = flow->hook;
-	event->direction = AEGIS_DIRECTION_OUT;
-	event->protocol = flow->protocol;
-	event->scope = flow->scope;
-	event->dport = flow->port;
-	__builtin_memcpy(event->daddr, flow->addr, sizeof(event->daddr));
+	event->scope = d->scope;
+	emit_flow(event, flow);
 	emit_process(event, proc);
-	emit_source(event, ctx);
+	if (owner) {
+		event->owner = *owner;
+	} else {
+		fill_owner(&event->owner);
+		if (proc->flags & AEGIS_ID_LOST)
+			emit_nobody(event);
+	}
 	bpf_ringbuf_submit(event, 0);
 	count(AEGIS_COUNTER_EMITTED);
 	return true;
 }
 
+/* Inbound the address is our own, not each client's, unless who comes is what was refused. */
 static __always_inline void
 fill_detent_key(struct aegis_detent_key *key, struct aegis_proc *proc, const struct decision *d,
 		const struct flow *flow)
@@ -97,10 +111,14 @@ fill_detent_key(struct aegis_detent_key *key, struct aegis_proc *proc, const str
 	key->inode = proc->inode;
 	key->device = proc->device;
 	key->port = flow->port;
-	key->direction = AEGIS_DIRECTION_OUT;
+	key->direction = flow->direction;
 	key->protocol = flow->protocol;
 	key->verdict = d->verdict;
-	__builtin_memcpy(key->addr, flow->addr, sizeof(key->addr));
+	key->scope = d->scope;
+	if (flow->direction == AEGIS_DIRECTION_IN && d->scope != AEGIS_SCOPE_PEER)
+		__builtin_memcpy(key->addr, flow->rest_addr, sizeof(key->addr));
+	else
+		__builtin_memcpy(key->addr, flow->addr, sizeof(key->addr));
 }
 
 /* Whether the same was reported less than *detent_ns* ago; then it counts as silenced. */
@@ -154,6 +172,17 @@ static __always_inline void undo_detent(const struct aegis_detent_key *key, __u6
 }
 
 /*
+ * A UDP connect() and a new socket send nothing, a packet that comes is somebody
+ * else's doing: refused, but nobody is killed for it.
+ */
+static __always_inline bool is_passive(const struct flow *flow)
+{
+	if (flow->hook == AEGIS_HOOK_CONNECT)
+		return flow->protocol != AEGIS_PROTOCOL_TCP;
+	return flow->hook == AEGIS_HOOK_SOCKET || flow->hook >= AEGIS_HOOK_INGRESS;
+}
+
+/*
  * Detent silences reports, never enforcement: a process to be killed is told
  * of even then, but not for each connection it tries until the signal arrives.
  */
@@ -164,17 +193,20 @@ kill_is_due(struct aegis_proc *proc, const struct decision *d, const struct flow
 
 	if (!(d->actions & AEGIS_ACTION_KILL) || d->verdict != AEGIS_VERDICT_BLOCKED)
 		return false;
-	if (flow->hook == AEGIS_HOOK_CONNECT && flow->protocol != AEGIS_PROTOCOL_TCP)
-		return false;		/* sends nothing, so it never kills */
+	if (is_passive(flow))
+		return false;
 	if (asked && now - asked < KILL_AGAIN_NS)
 		return false;
 	WRITE_ONCE(proc->kill_boot_ns, now);
 	return true;
 }
 
-/* A global function: verified once, and not for each way into it. */
+/*
+ * A global function: verified once, and not for each way into it.
+ * *owner*: NULL for the caller's.
+ */
 __noinline int
-aegis_report(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_config *config,
+aegis_report(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config,
 	     struct decision *d, struct flow *flow)
 {
 	struct aegis_detent_key key = {};
@@ -193,7 +225,7 @@ aegis_report(struct bpf_sock_addr *ctx, struct aegis_proc *proc, struct aegis_co
 		count(AEGIS_COUNTER_SUPPRESSED);
 		return 0;
 	}
-	if (!emit(ctx, proc, config, d, flow, now, suppressed, silent) && detent_ns && !silent)
+	if (!emit(proc, owner, config, d, flow, now, suppressed, silent) && detent_ns && !silent)
 		undo_detent(&key, suppressed);
 	return 0;
 }

@@ -18,7 +18,7 @@ from aegis.bpf.generation import action_bits
 from aegis.bpf.judge import Judge, Judgement
 from aegis.policy.compile import compile_policy
 from aegis.policy.decide import decide
-from aegis.policy.model import Decision, Direction, Flow, Identity, Policy, Reason, Resolution
+from aegis.policy.model import Decision, Flow, Identity, Policy, Reason, Resolution
 from tests.policy.generate import edges, make_flow, make_identity, make_policy, make_resolution
 
 QUESTIONS_EACH = 1000  # of one policy
@@ -60,9 +60,7 @@ def prove_policy(judge: Judge, seed: str, count: int, seen: Counter[str]) -> Ite
     around = edges(policy)
     questions: list[tuple[Identity, Flow]] = []
     while len(questions) < count:
-        flow = make_flow(rng, around)
-        if flow.direction is Direction.OUT:
-            questions.append((make_identity(rng, policy), flow))
+        questions.append((make_identity(rng, policy), make_flow(rng, around)))
     for (identity, flow), got in zip(questions, judge.ask(questions), strict=True):
         wanted = decide(policy, resolution, identity, flow)
         seen[f"{wanted.reason} {wanted.scope}"] += 1

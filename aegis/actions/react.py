@@ -107,4 +107,4 @@ class Reactions:
 
 def _kills(event: Event) -> bool:
     """Whether the process is to be killed: not in observe mode, not for what sends nothing."""
-    return event.actions.kill and event.verdict is Verdict.BLOCKED and not event.sends_nothing
+    return event.actions.kill and event.verdict is Verdict.BLOCKED and event.may_kill

@@ -10,7 +10,7 @@ from aegis._bpf import lib
 from aegis.bpf.layout import layout
 from aegis.bpf.portsets import PortSets
 from aegis.errors import KernelError
-from aegis.policy.model import Actions, Mode, Rule, Scope
+from aegis.policy.model import Actions, Direction, Mode, Rule, Scope
 from aegis.policy.tables import App, Ports, Selector, Tables
 
 Entries = list[tuple[bytes, bytes]]
@@ -20,8 +20,21 @@ SCOPES = {
     Scope.LOCAL: lib.AEGIS_SCOPE_LOCAL,
     Scope.LISTEN: lib.AEGIS_SCOPE_LISTEN,
     Scope.PEER: lib.AEGIS_SCOPE_PEER,
+    Scope.SOCKET: lib.AEGIS_SCOPE_SOCKET,
+}
+SOCKETS = {
+    "sctp": lib.AEGIS_SOCKET_SCTP,
+    "dccp": lib.AEGIS_SOCKET_DCCP,
+    "udplite": lib.AEGIS_SOCKET_UDPLITE,
+    "raw": lib.AEGIS_SOCKET_RAW,
+    "packet": lib.AEGIS_SOCKET_PACKET,
+    "icmp": lib.AEGIS_SOCKET_ICMP,
 }
 MODES = {Mode.ENFORCE: lib.AEGIS_MODE_ENFORCE, Mode.OBSERVE: lib.AEGIS_MODE_OBSERVE}
+DIRECTIONS = {
+    Direction.OUT: lib.AEGIS_DIRECTION_OUT,
+    Direction.IN: lib.AEGIS_DIRECTION_IN,
+}
 # Kind of selector text -> (map, struct of its key).
 TEXTS = {
     "exe": ("exes", "aegis_name"),
@@ -110,6 +123,7 @@ def _pack_config(tables: Tables, generation: int, masks: list[int]) -> bytes:
         mode=MODES[tables.mode],
         mask_count=len(masks),
         unconfigured_actions=action_bits(tables.unconfigured_actions),
+        refuses_inbound=tables.refuses_inbound,
         has_cmdline=any(mask & lib.AEGIS_SELECT_CMDLINE for mask in masks),
         masks=bytes(masks),
     )
@@ -157,6 +171,7 @@ def _pack_apps(
             detent_s=app.detent,
             flags=_app_flags(app) | used.get(number, 0),
             actions=action_bits(app.actions),
+            sockets=sum(SOCKETS[word] for word in app.sockets),
             **base,
         )
         yield index_key(first + number), row

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from aegis._bpf import lib
-from aegis.bpf.generation import index_key
+from aegis.bpf.generation import DIRECTIONS, SOCKETS, index_key
 from aegis.bpf.layout import layout
 from aegis.bpf.object import BpfObject
 from aegis.bpf.ring import REASONS, SCOPE_NAMES, VERDICTS
@@ -36,7 +36,7 @@ class Judgement:
 
 
 class Judge:
-    """One policy at a time; outbound flows only.
+    """One policy at a time.
 
     :raises KernelError: when the object cannot be loaded.
     """
@@ -45,7 +45,8 @@ class Judge:
         self._object = BpfObject()
         self._pack = layout("aegis_judge").packer(
             "proc.flags", "proc.cmdline_len", "proc.script_off", "proc.root_off", "proc.exe",
-            "proc.path", "proc.cmdline", "unit", "uid", "port", "protocol", "hook", "addr",
+            "proc.path", "proc.cmdline", "unit", "uid", "port", "protocol", "hook", "direction",
+            "addr",
         )  # fmt: skip
 
     def apply(self, tables: Tables) -> None:
@@ -74,12 +75,7 @@ class Judge:
             )
 
     def pack(self, identity: Identity, flow: Flow) -> bytes:
-        """Return ``struct aegis_judge``: what the kernel would have stored of *identity*.
-
-        :raises ValueError: for an inbound flow, which this program does not judge.
-        """
-        if flow.direction is not Direction.OUT:
-            raise ValueError("only outbound flows are judged")
+        """Return ``struct aegis_judge``: what the kernel would have stored of *identity*."""
         flags, cmdline, script = _stored_cmdline(identity)
         return self._pack(
             flags | _flags(identity),
@@ -91,9 +87,10 @@ class Judge:
             cmdline,
             os.fsencode(identity.unit or ""),
             identity.user,
-            flow.port,
+            flow.port if flow.socket is None else socket_bits(flow.socket),
             _PROTOCOLS[flow.protocol],
             _hook(flow),
+            DIRECTIONS[flow.direction],
             mapped(flow.address),
         )
 
@@ -103,8 +100,18 @@ class Judge:
 
 def _hook(flow: Flow) -> int:
     """TCP always connects, Fast Open too; UDP may send without."""
+    if flow.socket is not None:
+        return int(lib.AEGIS_HOOK_SOCKET)
+    if flow.direction is Direction.IN:
+        return int(lib.AEGIS_HOOK_LISTEN if flow.listening else lib.AEGIS_HOOK_INGRESS)
     connects = flow.protocol is Protocol.TCP or flow.udp_connect
     return int(lib.AEGIS_HOOK_CONNECT if connects else lib.AEGIS_HOOK_SENDMSG)
+
+
+def socket_bits(kind: str) -> int:
+    """The words that allow a socket of *kind*; 0 for a kind that none does."""
+    bits = SOCKETS.get(kind, 0)
+    return int(bits | lib.AEGIS_SOCKET_RAW if kind == "icmp" else bits)
 
 
 def _root_offset(identity: Identity) -> int:

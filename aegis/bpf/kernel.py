@@ -16,7 +16,12 @@ from aegis.errors import KernelError
 from aegis.policy.tables import Tables
 
 TRACING = ("aegis_exec", "aegis_fork", "aegis_exit")
-CGROUP = ("aegis_connect4", "aegis_connect6", "aegis_sendmsg4", "aegis_sendmsg6")
+CGROUP = (
+    *("aegis_connect4", "aegis_connect6", "aegis_sendmsg4", "aegis_sendmsg6", "aegis_socket"),
+    *("aegis_bind4", "aegis_bind6", "aegis_recvmsg4", "aegis_recvmsg6"),
+    *("aegis_sockops", "aegis_release"),
+)
+INGRESS = "aegis_ingress"  # sees every packet: attached only while one may be refused
 
 
 class Kernel:
@@ -33,6 +38,8 @@ class Kernel:
         self._links: dict[str, int] = {}
         self._object: BpfObject | None = None
         self._adopted = False
+        self._attached = False
+        self._wants_ingress = False
 
     @property
     def object(self) -> BpfObject:
@@ -96,8 +103,14 @@ class Kernel:
         self.pins.pin(fd, self.pins.link_path(name))
 
     def apply(self, tables: Tables) -> int:
-        """See :meth:`BpfObject.apply`."""
-        return self.object.apply(tables)
+        """See :meth:`BpfObject.apply`. Packets are looked at before a policy needs it."""
+        self._wants_ingress = tables.refuses_inbound
+        if tables.refuses_inbound and self._attached:
+            self._attach_or_update(INGRESS)
+        generation = self.object.apply(tables)
+        if self._attached:
+            self._drop_unwanted()
+        return generation
 
     def retire(self) -> None:
         """See :meth:`BpfObject.retire`."""
@@ -108,17 +121,31 @@ class Kernel:
 
         :raises KernelError: when a hook is refused.
         """
-        present = self.pins.names("links")
-        for name in CGROUP:
-            if name in present:
-                fd = self.pins.open(self.pins.link_path(name))
-                self._links[name] = fd
-                check(lib.aegis_link_update(fd, self.object.program_fd(name)), f"updating {name}")
-            else:
-                self._attach_new(name)
+        for name in (*CGROUP, INGRESS) if self._wants_ingress else CGROUP:
+            self._attach_or_update(name)
+        self._attached = True
+        self._drop_unwanted()
         self.pins.complete()
         for other in self.pins.others():
             other.remove()
+
+    def _attach_or_update(self, name: str) -> None:
+        if name in self._links:
+            return
+        if name not in self.pins.names("links"):
+            self._attach_new(name)
+            return
+        fd = self._links[name] = self.pins.open(self.pins.link_path(name))
+        check(lib.aegis_link_update(fd, self.object.program_fd(name)), f"updating {name}")
+
+    def _drop_unwanted(self) -> None:
+        """The program that sees every packet, once no rule needs it."""
+        if self._wants_ingress or INGRESS not in self.pins.names("links"):
+            return
+        self.pins.remove_link(INGRESS)
+        fd = self._links.pop(INGRESS, None)
+        if fd is not None:
+            os.close(fd)
 
     def _attach_new(self, name: str) -> None:
         directory = open_cgroup(self.cgroup)

@@ -13,7 +13,7 @@ from aegis.errors import KernelError
 from aegis.policy.garbage import uncollected
 from aegis.policy.tables import Tables
 
-# Map -> structs of key and value; None is one __u32.
+# Map -> structs of key and value; None is one __u32, "u64" one __u64.
 MAPS: dict[str, tuple[str | None, str | None]] = {
     "active": (None, None),
     "configs": (None, "aegis_config"),
@@ -29,16 +29,20 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "units": ("aegis_unit", None),
     "procs": (None, "aegis_proc"),
     "detents": ("aegis_detent_key", "aegis_detent"),
+    "listeners": ("u64", "aegis_proc"),
+    "owners": ("u64", "aegis_owner"),
+    "peers": ("aegis_peer_key", "aegis_peer"),
     "counters": (None, "aegis_counters"),
     "host": (None, "aegis_host"),
     "judgements": (None, "aegis_judge"),
 }
-UNKEYED_MAPS = ("seeding", "events")  # never looked up by key from here
+UNKEYED_MAPS = ("seeding", "labels", "events")  # never looked up by key from here
 GENERATION_MAPS = ("hosts", "nets", "rules")
 
 
 def _size(struct: str | None) -> int:
-    return 4 if struct is None else layout(struct).size
+    scalars = {None: 4, "u64": 8}
+    return scalars[struct] if struct in scalars else layout(str(struct)).size
 
 
 class BpfObject:
@@ -74,11 +78,12 @@ class BpfObject:
         self._enter_nobody()
 
     def _enter_nobody(self) -> None:
-        """tgid 0 stands for processes that were not recorded (see current_proc())."""
+        """tgid 0 stands for processes that were not recorded, cookie 0 for their sockets."""
         flags = lib.AEGIS_ID_LOST | lib.AEGIS_ID_CMDLINE_LOST
         flags |= lib.AEGIS_ID_PATH_CUT | lib.AEGIS_ID_NAME_CUT
         if self.maps["procs"].get(KEY_OF_ONE) is None:
             self.maps["procs"].put(KEY_OF_ONE, layout("aegis_proc").pack(flags=flags))
+            self.maps["owners"].put(bytes(8), layout("aegis_owner").pack())
 
     def map_fd(self, name: str) -> int:
         return check(lib.aegis_map_fd(self._handle, name.encode()), f"map {name}")

@@ -108,6 +108,11 @@ class Pins:
                 folder.rmdir()
         return count
 
+    def remove_link(self, name: str) -> None:
+        """Detach one link and remove its pin."""
+        self._detach(self.link_path(name))
+        self.link_path(name).unlink()
+
     def _detach(self, path: Path) -> None:
         """Detach even if an agent holds the link; tracing links only know closing."""
         fd = lib.aegis_get_pinned(os.fsencode(path))

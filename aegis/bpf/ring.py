@@ -6,12 +6,12 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from aegis._bpf import ffi, lib
-from aegis.bpf.generation import MODES, SCOPES
+from aegis.bpf.generation import DIRECTIONS, MODES, SCOPES
 from aegis.bpf.layout import layout, text_of
 from aegis.bpf.maps import check
 from aegis.errors import KernelError
-from aegis.events.event import Event, IdentityFlag
-from aegis.policy.model import Actions, Address, Direction, Reason, Verdict
+from aegis.events.event import Event, Hook, IdentityFlag
+from aegis.policy.model import Actions, Address, Reason, Verdict
 
 BATCH = 128  # records copied out of the ring at a time; a few milliseconds of work
 
@@ -23,9 +23,17 @@ VERDICTS = {
 REASONS = {getattr(lib, f"AEGIS_REASON_{reason.name}"): reason for reason in Reason}
 SCOPE_NAMES = {number: scope for scope, number in SCOPES.items()}
 _MODES = {number: mode for mode, number in MODES.items()}
-_HOOKS = {lib.AEGIS_HOOK_CONNECT: "connect", lib.AEGIS_HOOK_SENDMSG: "sendmsg"}
-_DIRECTIONS = {lib.AEGIS_DIRECTION_OUT: Direction.OUT, lib.AEGIS_DIRECTION_IN: Direction.IN}
-_TRANSPORTS = {lib.AEGIS_PROTOCOL_TCP: "tcp", lib.AEGIS_PROTOCOL_UDP: "udp"}
+_HOOKS = {getattr(lib, f"AEGIS_HOOK_{hook.name}"): hook for hook in Hook}
+_DIRECTIONS = {number: direction for direction, number in DIRECTIONS.items()}
+_TRANSPORTS = {
+    lib.AEGIS_PROTOCOL_ICMP: "icmp",
+    lib.AEGIS_PROTOCOL_TCP: "tcp",
+    lib.AEGIS_PROTOCOL_UDP: "udp",
+    lib.AEGIS_PROTOCOL_DCCP: "dccp",
+    lib.AEGIS_PROTOCOL_ICMPV6: "ipv6-icmp",
+    lib.AEGIS_PROTOCOL_SCTP: "sctp",
+    lib.AEGIS_PROTOCOL_UDPLITE: "udplite",
+}
 
 
 class Ring:
@@ -72,33 +80,34 @@ def argv_of(data: bytes, length: int) -> tuple[str, ...]:
 
 def to_event(record: dict[str, Any], rule: str, actions: Actions) -> Event:
     """Turn a record into an event; *rule* and *actions* are of its generation's policy."""
-    source = record["saddr"]
-    unit = os.fsdecode(text_of(record["unit"]))
+    hook = _HOOKS[record["hook"]]
+    has_source = any(record["saddr"]) and hook not in (Hook.BIND, Hook.LISTEN)
+    unit = os.fsdecode(text_of(record["owner.unit"]))
     return Event(
         boot_ns=record["boot_ns"],
         start_boot_ns=record["start_boot_ns"],
         exec_boot_ns=record["exec_boot_ns"],
         generation=record["generation"],
-        pid=record["tgid"],
-        ppid=record["ppid"],
-        uid=record["uid"],
+        pid=record["owner.tgid"],
+        ppid=record["owner.ppid"],
+        uid=record["owner.uid"],
         path=os.fsdecode(text_of(record["path"])),
         argv=argv_of(record["cmdline"], record["cmdline_len"]),
         identity=IdentityFlag(record["identity"]),
         device=record["device"],
         inode=record["inode"],
-        cgroup_id=record["cgroup_id"],
+        cgroup_id=record["owner.cgroup_id"],
         unit=unit or None,
-        hook=_HOOKS[record["hook"]],
+        hook=hook,
         direction=_DIRECTIONS[record["direction"]],
         transport=_TRANSPORTS.get(record["protocol"], str(record["protocol"])),
         scope=SCOPE_NAMES[record["scope"]],
         verdict=VERDICTS[record["verdict"]],
         reason=REASONS[record["reason"]],
         mode=_MODES[record["mode"]],
-        destination=address_of(record["daddr"]),
+        destination=None if hook is Hook.SOCKET else address_of(record["daddr"]),
         destination_port=record["dport"],
-        source=address_of(source) if any(source) else None,
+        source=address_of(record["saddr"]) if has_source else None,
         source_port=record["sport"],
         suppressed=record["suppressed"],
         silent=bool(record["silent"]),

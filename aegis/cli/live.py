@@ -91,12 +91,20 @@ def _details(record: Record) -> list[str]:
 
 
 def _where(record: Record) -> str:
-    """Return `` -> 192.0.2.7:443/tcp``, by its name if it has one; inbound `` <- peer``."""
+    """Return `` -> 192.0.2.7:443/tcp``, by its name if it has one; inbound `` <- peer``.
+
+    For what is no connection: `` listens on 80/tcp``, `` makes a socket of sctp``.
+    """
+    hook = _text(record, "aegis.hook")
+    if hook == "socket":
+        return f" makes a socket of {_text(record, 'network.transport')}"
     inbound = _text(record, "network.direction") == "ingress"
     side = "source" if inbound else "destination"
     address = _cut(_text(record, f"{side}.domain"), 40) or _text(record, f"{side}.ip")
     port = _text(record, "destination.port")
     protocol = _text(record, "network.transport")
+    if hook in ("bind", "listen"):
+        return f" listens on {port}/{protocol}"
     if inbound:
         return f" <- {address or '?'} on {port}/{protocol}"
     if ":" in address:

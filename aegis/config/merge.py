@@ -9,7 +9,7 @@ from typing import Any
 from aegis.config.limits import APPS, ENTRIES, PROGRAMS
 from aegis.config.models import WhitelistTable
 from aegis.config.problem import Problems
-from aegis.config.rules import NOT_ENFORCED, place, resolve_path
+from aegis.config.rules import place, resolve_path
 from aegis.config.texts import as_actions
 from aegis.config.users import explain_unknown, has_account, uid_of
 from aegis.config.validate import FileTables
@@ -40,8 +40,6 @@ def merge_settings(
                 message = "only the main file names directories of drop-ins; move it there"
                 problems.error(where, "global.include_dirs", message)
                 continue
-            if key == "inbound":
-                problems.warn(where, "global.inbound", NOT_ENFORCED)
             value = getattr(file.settings, key)
             if key == "script_user":
                 values[key] = _account(value, where, problems)

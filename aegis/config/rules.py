@@ -11,7 +11,6 @@ from aegis.config.users import uid_of
 from aegis.config.validate import App
 from aegis.policy.model import Actions, Entry, Rule, Selectors, Settings, Where
 
-NOT_ENFORCED = "not enforced yet by this version"
 _LISTS = ("ports", "remotes", "locals", "listen", "peers")
 
 
@@ -97,9 +96,6 @@ def _place_entries(app: App, key: str) -> tuple[Entry, ...] | None:
 
 
 def _warn(app: App, problems: Problems) -> None:
-    for key in ("listen", "peers", "sockets"):
-        if key in app.table.model_fields_set:
-            problems.warn(app.where(key), f"app.{key}", NOT_ENFORCED)
     unit = app.table.unit
     if unit and not looks_like_unit(unit):
         message = f'"{unit}" has no ending; units are named as in "{unit}.service"'

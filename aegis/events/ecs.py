@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from aegis.events.context import Context
-from aegis.events.event import Event, IdentityFlag
+from aegis.events.event import Event, Hook, IdentityFlag
 from aegis.events.text import exact_bytes, exact_hex, json_text
 from aegis.policy.model import Address, Direction, Mode, Verdict
 
@@ -30,7 +30,11 @@ _OUTCOME = {
     Verdict.WOULD_BLOCK: ("alert", "allowed", "success"),
     Verdict.BLOCKED: ("alert", "denied", "failure"),
 }
-_IANA = {"tcp": "6", "udp": "17"}
+_IANA = {
+    **{"icmp": "1", "tcp": "6", "udp": "17", "dccp": "33"},
+    **{"ipv6-icmp": "58", "sctp": "132", "udplite": "136"},
+}
+_DEEDS = {Hook.SOCKET: "socket", Hook.BIND: "listen", Hook.LISTEN: "listen"}
 _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -41,7 +45,6 @@ def to_ecs(event: Event, context: Context) -> Record:
         **_base(context, context.wall_time(event.boot_ns)),
         "process": _process(event, context, lost),
         "user": _user(event.uid, context),
-        "destination": _destination(event, context),
         "network": _network(event),
         "rule": {"name": json_text(event.rule)},
         "aegis": _aegis(event, lost),
@@ -51,9 +54,11 @@ def to_ecs(event: Event, context: Context) -> Record:
         "kind": kind,
         "category": ["network"],
         "type": ["connection", kind_type],
-        "action": f"connection-{event.verdict.value}",
+        "action": f"{_DEEDS.get(event.hook, 'connection')}-{event.verdict.value}",
         "outcome": outcome,
     }
+    if event.destination is not None:
+        record["destination"] = _destination(event.destination, event.destination_port, context)
     if event.source is not None:
         record["source"] = _endpoint(event.source, event.source_port)
     return record
@@ -133,19 +138,20 @@ def _endpoint(address: Address, port: int) -> Record:
     return {"ip": str(address), "port": port} if port else {"ip": str(address)}
 
 
-def _destination(event: Event, context: Context) -> Record:
-    destination = _endpoint(event.destination, event.destination_port)
-    name = context.names.get(event.destination)
+def _destination(address: Address, port: int, context: Context) -> Record:
+    destination = _endpoint(address, port)
+    name = context.names.get(address)
     if name is not None:
         destination["domain"] = json_text(name)
     return destination
 
 
 def _network(event: Event) -> Record:
+    version = {} if event.destination is None else {"type": f"ipv{event.destination.version}"}
     return {
         "transport": event.transport,
         "iana_number": _IANA.get(event.transport, event.transport),
-        "type": f"ipv{event.destination.version}",
+        **version,
         # ECS words for a host's own view of a connection.
         "direction": "egress" if event.direction is Direction.OUT else "ingress",
     }

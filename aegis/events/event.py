@@ -2,9 +2,26 @@
 """One reported connection, as the kernel saw it and the policy named it."""
 
 from dataclasses import dataclass
-from enum import IntFlag
+from enum import IntFlag, StrEnum
 
 from aegis.policy.model import Actions, Address, Direction, Mode, Reason, Scope, Verdict
+
+
+class Hook(StrEnum):
+    """Where the kernel decided; names as in ``enum aegis_hook``."""
+
+    CONNECT = "connect"
+    SENDMSG = "sendmsg"
+    SOCKET = "socket"
+    BIND = "bind"
+    LISTEN = "listen"
+    INGRESS = "ingress"  # a packet from a peer, before the socket gets it
+    ACCEPT = "accept"  # a peer's handshake is done
+    RECVMSG = "recvmsg"
+
+
+# What the process did itself; for the rest, somebody else's packet, nobody is killed.
+_ACTS = (Hook.CONNECT, Hook.SENDMSG, Hook.BIND, Hook.LISTEN)
 
 
 class IdentityFlag(IntFlag):
@@ -25,7 +42,7 @@ class IdentityFlag(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An off-the-map connection. Times are nanoseconds of CLOCK_BOOTTIME.
+    """Something off the map. Times are nanoseconds of CLOCK_BOOTTIME.
 
     Text holds undecodable bytes as surrogate escapes: never print it raw.
     """
@@ -44,16 +61,16 @@ class Event:
     inode: int
     cgroup_id: int
     unit: str | None
-    hook: str  # "connect" or "sendmsg"
+    hook: Hook
     direction: Direction
     transport: str  # "tcp", "udp", or the IANA number
     scope: Scope
     verdict: Verdict
     reason: Reason
     mode: Mode
-    destination: Address
+    destination: Address | None  # inbound: our own; None: a socket that was not made
     destination_port: int
-    source: Address | None  # None: not bound yet
+    source: Address | None  # inbound: the peer; None: not bound yet, nobody came yet
     source_port: int
     suppressed: int  # events like this silenced by detent since the last report
     silent: bool  # detent silences the report: only a kill is still to be done
@@ -72,4 +89,9 @@ class Event:
     @property
     def sends_nothing(self) -> bool:
         """A UDP connect() puts nothing on the wire: it never kills or notifies."""
-        return self.hook == "connect" and self.transport == "udp"
+        return self.hook == Hook.CONNECT and self.transport == "udp"
+
+    @property
+    def may_kill(self) -> bool:
+        """Whether it can be what a process dies for."""
+        return self.hook in _ACTS and not self.sends_nothing

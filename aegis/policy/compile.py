@@ -14,7 +14,7 @@ from aegis.policy.flatten import (
 )
 from aegis.policy.garbage import uncollected
 from aegis.policy.match import needs_trust
-from aegis.policy.model import Entry, Policy, Resolution, Rule, Scope
+from aegis.policy.model import Entry, Mode, Policy, Resolution, Rule, Scope
 from aegis.policy.ports import ANY_PORTS, NO_PORTS
 from aegis.policy.tables import App, Net, Ports, Selector, Tables
 
@@ -47,7 +47,19 @@ def compile_policy(policy: Policy, resolution: Resolution) -> Tables:
         apps=tuple(apps),
         nets=nets,
         selectors=tuple(_selectors(policy)),
+        refuses_inbound=_refuses_inbound(policy),
     )
+
+
+def _refuses_inbound(policy: Policy) -> bool:
+    """Whether some packet that comes in may be refused: only then is each looked at."""
+    settings = policy.settings
+    if settings.mode is not Mode.ENFORCE:
+        return False
+    if settings.inbound and settings.unconfigured_actions.refuses:
+        return True
+    limited = (rule for rule in policy.rules if (rule.listen, rule.peers) != (None, None))
+    return any(rule.actions.refuses for rule in limited)
 
 
 def _check_size(nets: Nodes) -> None:
@@ -93,6 +105,7 @@ def _rule_app(rule: Rule, index: int, resolution: Resolution, nets: Nodes) -> Ap
         ignore=rule.ignore,
         needs_trust=needs_trust(rule),
         detent=rule.detent,
+        sockets=rule.sockets,
     )
 
 

@@ -52,6 +52,8 @@ def decide(policy: Policy, resolution: Resolution, identity: Identity, flow: Flo
     """
     flow = replace(flow, address=normalise(flow.address))
     rule = match_rule(policy, identity)
+    if flow.socket is not None:
+        return _decide_socket(policy, identity, flow.socket, rule)
     if flow.direction is Direction.IN:
         return _decide_inbound(policy, resolution, identity, flow, rule)
     scope = destination_scope(flow.address)
@@ -98,7 +100,7 @@ def _decide_inbound(
     if rule is not None and not rule.ignore:
         if not listens(rule, flow):
             return _off_the_map(policy, Reason.RULE_DENIES, Scope.LISTEN, rule)
-        if not accepts_peer(rule, resolution, flow):
+        if not flow.listening and not accepts_peer(rule, resolution, flow):
             return _off_the_map(policy, Reason.RULE_DENIES, Scope.PEER, rule)
         if may_claim(rule, identity):
             return _quiet(Reason.RULE_ALLOWS, Scope.LISTEN, rule, Permission(where=rule.where))
@@ -107,6 +109,22 @@ def _decide_inbound(
         return _quiet(Reason.HARMLESS, Scope.LISTEN, rule)
     why = Reason.UNCONFIGURED if rule is None else Reason.UNTRUSTED
     return _off_the_map(policy, why, Scope.LISTEN, rule)
+
+
+def _decide_socket(policy: Policy, identity: Identity, kind: str, rule: Rule | None) -> Decision:
+    """A socket is no connection: an unconfigured program may at most be refused it."""
+    exempt = program_permission(policy, identity, rule)
+    if exempt is not None:
+        return _quiet(Reason.PROGRAM, Scope.SOCKET, rule, exempt)
+    if rule is not None and not rule.ignore:
+        if not makes(rule, kind):
+            return _off_the_map(policy, Reason.RULE_DENIES, Scope.SOCKET, rule)
+        if may_claim(rule, identity):
+            return _quiet(Reason.RULE_ALLOWS, Scope.SOCKET, rule, Permission(where=rule.where))
+    if not policy.settings.unconfigured_actions.refuses:
+        return _quiet(Reason.HARMLESS, Scope.SOCKET, rule)
+    why = Reason.UNCONFIGURED if rule is None else Reason.UNTRUSTED
+    return _off_the_map(policy, why, Scope.SOCKET, rule)
 
 
 def program_permission(policy: Policy, identity: Identity, rule: Rule | None) -> Permission | None:
@@ -173,6 +191,11 @@ def listens(rule: Rule, flow: Flow) -> bool:
 def accepts_peer(rule: Rule, resolution: Resolution, flow: Flow) -> bool:
     """Who comes: anyone if ``peers`` was not written. Entries have no ports."""
     return rule.peers is None or any(covers(e, flow.address, resolution) for e in rule.peers)
+
+
+def makes(rule: Rule, kind: str) -> bool:
+    """``raw`` is every raw socket, ``icmp`` the raw ones of ICMP only."""
+    return kind in rule.sockets or (kind == "icmp" and "raw" in rule.sockets)
 
 
 def _quiet(

@@ -100,6 +100,8 @@ def _whitelist(case: _Case, decision: Decision) -> str:
         if lenient.reason in (Reason.WHITELIST, Reason.PROGRAM) and lenient.where != rule.where:
             place = f" ({lenient.where})" if lenient.where else ""
             return f"it would allow this{place}, but the rule is strict"
+    if case.flow.socket is not None:
+        return "its addresses and ports are not about sockets"
     if case.flow.direction is Direction.IN:
         return "its addresses and ports are not about inbound"
     if decision.reason in (Reason.RULE_ALLOWS, Reason.PROGRAM, Reason.HARMLESS):

@@ -33,6 +33,7 @@ class Scope(StrEnum):
     LOCAL = "local"  # outbound, loopback or the unspecified address
     LISTEN = "listen"  # inbound, our own port
     PEER = "peer"  # inbound, who connects
+    SOCKET = "socket"  # making a socket other than TCP's or UDP's
 
 
 class Protocol(StrEnum):
@@ -55,7 +56,7 @@ class Reason(StrEnum):
     PROGRAM = "program"  # [whitelist] programs, or ignore = true
     UNCONFIGURED = "unconfigured"
     UNTRUSTED = "untrusted"  # the rule would allow, this file may not claim it
-    HARMLESS = "harmless"  # UDP connect to port 0; neither TCP nor UDP
+    HARMLESS = "harmless"  # UDP connect to port 0, ICMP echo, an answer, not watched
 
 
 class Where(NamedTuple):
@@ -221,7 +222,8 @@ class Identity:
 class Flow:
     """One attempt: outbound *address*/*port* is the destination; inbound it is
 
-    the peer's address and our own port.
+    the peer's address and our own port. With *socket* it is neither: a word of
+    ``sockets``, or another text for a kind that no word allows.
     """
 
     address: Address
@@ -229,6 +231,8 @@ class Flow:
     protocol: Protocol = Protocol.TCP
     direction: Direction = Direction.OUT
     udp_connect: bool = False  # connect() of a UDP socket: sends nothing
+    listening: bool = False  # inbound: bind() or listen(), nobody came yet
+    socket: str | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ def why(decision: Decision, flow: Flow) -> str:
             return f"[whitelist] programs names this program ({decision.where})."
         case Reason.UNTRUSTED if decision.rule:
             return _why_untrusted(decision.rule)
+        case Reason.HARMLESS if flow.socket is not None:
+            return "A socket is no connection: nothing to tell of an unconfigured program."
         case Reason.HARMLESS if flow.direction is Direction.IN:
             return "[global] inbound = false: nobody watches this program's inbound."
         case Reason.HARMLESS:
@@ -66,6 +68,8 @@ def why(decision: Decision, flow: Flow) -> str:
 
 def _why_allowed(decision: Decision, rule: Rule, flow: Flow) -> str:
     here = f"The rule at {rule.where}"
+    if decision.scope is Scope.SOCKET:
+        return f"{here} lists {flow.socket} in sockets."
     if decision.entry is not None:
         return f'{here} lists "{decision.entry.text}" ({decision.entry.where}).'
     if flow.direction is Direction.IN:
@@ -79,6 +83,8 @@ def _why_allowed(decision: Decision, rule: Rule, flow: Flow) -> str:
 
 def _why_denied(decision: Decision, rule: Rule, flow: Flow) -> str:
     here = f"The rule at {rule.where}"
+    if decision.scope is Scope.SOCKET:
+        return f"{here} does not list {flow.socket} in sockets."
     if decision.scope is Scope.LISTEN:
         return f"{here} does not list {flow.port}/{flow.protocol} in listen."
     if decision.scope is Scope.PEER:

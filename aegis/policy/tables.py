@@ -51,6 +51,7 @@ class App:
     ignore: bool = False
     needs_trust: bool = False
     detent: int = 86400  # seconds
+    sockets: tuple[str, ...] = ()  # kinds other than TCP's and UDP's it may make
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,4 @@ class Tables:
     apps: tuple[App, ...]  # [0] is the whitelist and every unconfigured program
     nets: Mapping[Net, Ports]
     selectors: tuple[Selector, ...]
+    refuses_inbound: bool = False  # whether any packet may have to be dropped

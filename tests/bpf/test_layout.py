@@ -10,7 +10,9 @@ from aegis.bpf.object import MAPS
 from aegis.bpf.ring import REASONS, SCOPE_NAMES, VERDICTS
 from aegis.events.event import IdentityFlag
 
-STRUCTS = sorted({name for pair in MAPS.values() for name in pair if name} | {"aegis_event"})
+STRUCTS = sorted(
+    {name for pair in MAPS.values() for name in pair if name not in (None, "u64")} | {"aegis_event"}
+)
 
 WITHOUT_PLAIN_FIELDS = {
     "aegis_counters", "aegis_name", "aegis_port_dir", "aegis_port_page", "aegis_text", "aegis_unit",

@@ -154,10 +154,10 @@ def test_one_wrong_key_hides_no_other(etc: Etc) -> None:
 def test_the_text_of_the_error_is_its_errors(etc: Etc) -> None:
     """Warnings do not pose as reasons for a refusal; they are kept beside them."""
     with pytest.raises(PolicyError) as caught:
-        etc.lone('[[app]]\nuser = "no such user"\nlisten = ["1"]\n[[app]]\nexe = ""')
+        etc.lone('[[app]]\nuser = "no such user"\nunit = "nginx"\n[[app]]\nexe = ""')
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[1] for line in lines] == ["app.user", "app.exe"]
-    assert [p.key for p in caught.value.problems] == ["app.user", "app.listen", "app.exe"]
+    assert [p.key for p in caught.value.problems] == ["app.user", "app.unit", "app.exe"]
 
 
 def test_the_limit_of_rules(etc: Etc) -> None:

@@ -332,16 +332,6 @@ def test_a_script_that_is_not_there_is_a_warning(etc: Etc) -> None:
     assert "global.unconfigured_actions: there is no script" in etc.warnings()[0]
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("listen", '["1"]'), ("peers", '["::1"]'), ("sockets", '["raw"]')]
-)
-def test_what_is_not_enforced_yet_is_said_where_it_is_written(
-    etc: Etc, key: str, value: str
-) -> None:
-    etc.main(f'[[app]]\nexe = "a"\n{key} = {value}')
-    assert etc.warnings() == [f"aegis.toml:6:1: app.{key}: not enforced yet by this version"]
-
-
 def test_places_of_keys_are_kept_for_warnings(etc: Etc) -> None:
     etc.main('[[app]]\nexe = "a"\nstrict = true')
     loaded = etc.load()

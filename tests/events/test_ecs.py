@@ -155,7 +155,7 @@ def test_all_identity_flags_have_names() -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_one_valid_line(name: str) -> None:
     event = make_event(path=f"/tmp/{name}", argv=(name, name), unit=name, rule=name)  # noqa: S108
-    record = read_back(to_ecs(event, Context(names={event.destination: name})))
+    record = read_back(to_ecs(event, Context(names={ip_address("192.0.2.7"): name})))
     exact = record["aegis"].get("hex", {})
     shown = record["process"]["executable"]
     if "\ufffd" in shown:

@@ -50,10 +50,15 @@ class Workshop:
         self.bin = directory / "bin"
         self.bin.mkdir(mode=0o755)
         self._serial = 0
-        self.prober = self.bin / "prober"
-        sources = [str(path) for path in sorted(HERE.glob("prober*.c"))]
+        self.prober = self._compile("prober", *sorted(HERE.glob("prober*.c")))
+        self.listener = self._compile("listener", HERE / "listener.c")
+        self.maker = self._compile("maker", HERE / "maker.c")
+
+    def _compile(self, name: str, *sources: Path) -> Path:
+        target = self.bin / name
         flags = ["-Wall", "-Wextra", "-Werror", "-O2", "-pthread", "-static"]
-        subprocess.run(["gcc", *flags, "-o", str(self.prober), *sources], check=True)
+        subprocess.run(["gcc", *flags, "-o", target, *sources], check=True)
+        return target
 
     def install(self, name: str, source: Path | str | None = None, owner: int = 0) -> Path:
         """A copy of *source* (the prober) called *name*, made once."""

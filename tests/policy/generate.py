@@ -14,6 +14,7 @@ from random import Random
 from typing import TypeVar
 
 from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES
+from aegis.config.texts import SOCKETS
 from aegis.policy.model import (
     Actions,
     Address,
@@ -183,6 +184,7 @@ def make_rule(rng: Random, selectors: Selectors) -> Rule:
         listen=maybe(rng, lambda: make_list(rng, "p")),
         peers=maybe(rng, lambda: make_addresses(rng)),
         strict=rng.random() < 0.3,
+        sockets=tuple(rng.sample(SOCKETS, rng.choice((0, 0, 1, 2)))),
     )
 
 
@@ -289,7 +291,7 @@ def all_entries(policy: Policy) -> list[Entry]:
 
 
 def make_flow(rng: Random, around: Edges) -> Flow:
-    """At an edge, in any spelling; an inbound flow always has a port of ours."""
+    """At an edge, in any spelling; an inbound flow always has a port of ours. Or a socket."""
     address, port = rng.choice(around.addresses), rng.choice(around.ports)
     if around.entries and rng.random() < 0.4:
         address, port = make_hit(rng, rng.choice(around.entries))
@@ -297,11 +299,14 @@ def make_flow(rng: Random, around: Edges) -> Flow:
         address = IPv6Address(f"::ffff:{address}")
     direction = Direction.IN if rng.random() < 0.25 else Direction.OUT
     protocol = rng.choice(list(Protocol))
+    if rng.random() < 0.1:
+        return Flow(address, port, protocol, socket=rng.choice((*SOCKETS, "other")))
     return Flow(
         address=address,
         port=port or 1 if direction is Direction.IN else port,
         protocol=protocol,
         direction=direction,
+        listening=direction is Direction.IN and rng.random() < 0.4,
         udp_connect=protocol is Protocol.UDP and rng.random() < 0.5,
     )
 

@@ -55,7 +55,8 @@ class Interpreter:
         def event(reason: Reason, actions: Actions, scope: Scope = scope) -> Outcome:
             return Outcome(self._refusal(actions), reason, scope, actions, index)
 
-        if flow.udp_connect and flow.protocol is Protocol.UDP and not (flow.port or inbound):
+        plain = flow.socket is None and not inbound
+        if plain and flow.udp_connect and flow.protocol is Protocol.UDP and not flow.port:
             return quiet(Reason.HARMLESS)
         if whitelisted(tables, identity) and not app.strict:
             return quiet(Reason.PROGRAM)
@@ -63,13 +64,21 @@ class Interpreter:
         if app.ignore and claims:
             return quiet(Reason.PROGRAM)
 
+        if flow.socket is not None:
+            reason = self._socket(index, flow.socket, claims=claims)
+            if reason in (Reason.RULE_ALLOWS, Reason.HARMLESS):
+                return quiet(reason)
+            denied = reason is Reason.RULE_DENIES
+            return event(reason, app.actions if denied else tables.unconfigured_actions)
+
         free = self._contains(0, scope, address, flow)
         if index and not app.ignore:
             if not self._contains(index, scope, address, flow):
                 if free and not app.strict and not inbound:
                     return quiet(Reason.WHITELIST)
                 return event(Reason.RULE_DENIES, app.actions)
-            if inbound and not self._contains(index, Scope.PEER, address, flow):
+            came = inbound and not flow.listening
+            if came and not self._contains(index, Scope.PEER, address, flow):
                 return event(Reason.RULE_DENIES, app.actions, Scope.PEER)
             if claims:
                 return quiet(Reason.RULE_ALLOWS)
@@ -77,6 +86,17 @@ class Interpreter:
             return quiet(Reason.HARMLESS if inbound else Reason.WHITELIST)
         why = Reason.UNTRUSTED if index else Reason.UNCONFIGURED
         return event(why, tables.unconfigured_actions)
+
+    def _socket(self, index: int, kind: str, *, claims: bool) -> Reason:
+        app = self.tables.apps[index]
+        if index and not app.ignore:
+            if not _makes(app.sockets, kind):
+                return Reason.RULE_DENIES
+            if claims:
+                return Reason.RULE_ALLOWS
+        if not self.tables.unconfigured_actions.refuses:
+            return Reason.HARMLESS
+        return Reason.UNTRUSTED if index else Reason.UNCONFIGURED
 
     def _refusal(self, actions: Actions) -> Verdict:
         if not (actions.block or actions.kill):
@@ -142,7 +162,13 @@ def _bits(flow: Flow) -> bytes:
     return bytes(10) + b"\xff\xff" + packed if isinstance(flow.address, IPv4Address) else packed
 
 
+def _makes(words: tuple[str, ...], kind: str) -> bool:
+    return bool({"icmp": {"icmp", "raw"}}.get(kind, {kind}) & set(words))
+
+
 def _scope(address: bytes, flow: Flow) -> Scope:
+    if flow.socket is not None:
+        return Scope.SOCKET
     if flow.direction is Direction.IN:
         return Scope.LISTEN
     v4 = address[:12] == bytes(10) + b"\xff\xff"

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * From a hook to a verdict: whose doing it is, what decide() says of it, and
+ * that it is counted and told.
+ */
+#ifndef AEGIS_VERDICT_BPF_H
+#define AEGIS_VERDICT_BPF_H
+
+#include "report.bpf.h"
+
+static __always_inline struct aegis_config *current_config(void)
+{
+	__u32 zero = 0, *generation = bpf_map_lookup_elem(&active, &zero), slot;
+
+	slot = generation ? *generation & 1 : 0;
+	return bpf_map_lookup_elem(&configs, &slot);
+}
+
+/* A rule with user or unit outranks the one by program alone if its number is higher. */
+static __always_inline __u64
+with_conditions(__u64 class_, struct aegis_proc *proc, struct aegis_config *config,
+		__u32 uid, __u32 unit)
+{
+	__u16 app = classify_connecting(proc, config, uid, unit);
+
+	return app > (__u16)class_ ? (class_ & ~0xffffULL) | app : class_;
+}
+
+/* tgid 0 has an entry made by the agent. It stands for what was not recorded and claims nothing. */
+static __always_inline struct aegis_proc *nobody(void)
+{
+	__u32 zero = 0;
+
+	count(AEGIS_COUNTER_IDENTITY_MISSING);
+	return bpf_map_lookup_elem(&procs, &zero);
+}
+
+static __always_inline struct aegis_proc *current_proc(void)
+{
+	/* Typed: plain loads instead of two helper calls, on every connect. */
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 tgid = task->tgid;
+	struct aegis_proc *proc = bpf_map_lookup_elem(&procs, &tgid);
+
+	if (proc && proc->start_boot_ns == task->group_leader->start_boottime)
+		return proc;
+	return nobody();
+}
+
+/* *owner*: whose user and unit count; NULL: the caller's. */
+static __always_inline __u64
+class_of(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config)
+{
+	__u64 class_ = READ_ONCE(proc->class_);
+	__u32 uid, unit;
+
+	if (class_ >> 32 != config->generation) {
+		class_ = classify(proc, config);
+		WRITE_ONCE(proc->class_, class_);
+	}
+	if (CLASS_FLAG(class_, AEGIS_CLASS_CONDITIONAL)) {
+		uid = owner ? owner->uid : current_uid();
+		unit = owner ? id_of(&units, &owner->unit) : aegis_current_unit();
+		class_ = with_conditions(class_, proc, config, uid, unit);
+	}
+	return class_;
+}
+
+static __always_inline int broken(void)
+{
+	count(AEGIS_COUNTER_BROKEN);
+	count(AEGIS_COUNTER_BLOCKED);
+	count(AEGIS_COUNTER_LOST);
+	return AEGIS_DENY;
+}
+
+/* MPTCP is TCP on the wire. */
+static __always_inline __u16 protocol_of(__u32 protocol)
+{
+	return protocol == AEGIS_PROTOCOL_MPTCP ? AEGIS_PROTOCOL_TCP : protocol;
+}
+
+/* Every decision is one of these three, and one of emitted, suppressed, lost, quiet. */
+static __always_inline void count_verdict(const struct decision *d)
+{
+	count(d->verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_COUNTER_BLOCKED :
+	      d->verdict == AEGIS_VERDICT_ALLOWED ? AEGIS_COUNTER_ALLOWED :
+	      AEGIS_COUNTER_WOULD_BLOCK);
+	if (!d->report)
+		count(AEGIS_COUNTER_QUIET);
+}
+
+#endif

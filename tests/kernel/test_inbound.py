@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may come in: ports, peers, answers; real servers, real clients."""
+
+import errno
+import queue
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.agent import Agent, matches
+from tests.kernel.conftest import Agents
+from tests.kernel.network import PRIVATE4, REMOTE4, REMOTE6, Network
+from tests.kernel.policies import PolicyFile
+from tests.kernel.programs import Programs
+from tests.kernel.settings import PATIENCE
+from tests.kernel.workshop import Workshop
+
+POLICY = """\
+[global]
+unconfigured_actions = ["log"]
+mode = "{mode}"
+inbound = {inbound}
+
+[[app]]
+exe = "serves-portly"
+listen = ["7001", "7002/udp"]
+remotes = ["9"]
+actions = ["log", "block"]
+
+[[app]]
+exe = "serves-choosy"
+peers = ["10.0.0.0/8", "2001:db8::/64"]
+remotes = ["9"]
+actions = ["log", "block"]
+
+[[app]]
+exe = "serves-watched"
+listen = []
+detent = 0
+actions = ["log"]
+
+[[app]]
+exe = "serves-free"
+remotes = ["9"]
+actions = ["log", "block"]
+"""
+GRACE = 0.7  # how long a client waits for what must not come
+
+
+class Server:
+    """A listener, and the lines it says."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.strip())
+
+    def says(self) -> str:
+        return self._lines.get(timeout=PATIENCE)
+
+    def said_nothing(self) -> bool:
+        return self._lines.empty()
+
+
+class Inbound:
+    """What the tests of this file share."""
+
+    def __init__(
+        self, agents: Agents, workshop: Workshop, programs: Programs, network: Network
+    ) -> None:
+        self._agents = agents
+        self._workshop = workshop
+        self._programs = programs
+        self._network = network
+        self._servers: list[Server] = []
+        self.agent: Agent
+        self.policy: PolicyFile
+
+    def apply(self, mode: str = "enforce", inbound: str = "true") -> None:
+        self.agent, self.policy = self._agents.share(POLICY.format(mode=mode, inbound=inbound))
+
+    def program(self, name: str) -> Path:
+        return self._workshop.install(name, self._workshop.listener)
+
+    def serve(self, name: str, kind: str, address: str, port: int) -> Server:
+        server = Server(self._programs.start(self.program(name), kind, address, str(port)))
+        self._servers.append(server)
+        return server
+
+    def ready(self, name: str, kind: str, address: str, port: int) -> tuple[Server, int]:
+        """A server that got its port; the port."""
+        server = self.serve(name, kind, address, port)
+        word, number = server.says().split()
+        assert word == "ready", number
+        return server, int(number)
+
+    @contextmanager
+    def client(self, kind: int, source: str) -> Iterator[socket.socket]:
+        family = socket.AF_INET6 if ":" in source else socket.AF_INET
+        with self._network.call(socket.socket, family, kind) as made:
+            made.bind((source, 0))
+            made.settimeout(GRACE)
+            yield made
+
+    def connects(self, source: str, target: str, port: int) -> bool:
+        """Whether a handshake is completed and the server speaks."""
+        with self.client(socket.SOCK_STREAM, source) as client:
+            try:
+                client.connect((target, port))
+            except TimeoutError:
+                return False
+            client.settimeout(PATIENCE)
+            return client.recv(2) == b"hi"
+
+    def answers(self, source: str, target: str, port: int) -> bool:
+        """Whether a datagram comes back."""
+        with self.client(socket.SOCK_DGRAM, source) as client:
+            client.sendto(b"x", (target, port))
+            try:
+                return client.recvfrom(9)[0] == b"x"
+            except TimeoutError:
+                return False
+
+    def end(self) -> None:
+        for server in self._servers:
+            server.process.kill()
+            server.process.wait()
+        self._servers.clear()
+
+
+@pytest.fixture
+def inbound(
+    agents: Agents, workshop: Workshop, programs: Programs, network: Network
+) -> Iterator[Inbound]:
+    made = Inbound(agents, workshop, programs, network)
+    made.apply()
+    yield made
+    made.end()
+
+
+def test_a_listed_port_may_be_listened_on_by_anyone_who_comes(inbound: Inbound) -> None:
+    """And by v4 and v6 alike: the listener is dual-stack. Nothing is reported."""
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("serves-portly", "tcp", "::", 7001)
+    assert inbound.connects("127.0.0.1", "127.0.0.1", port)
+    assert inbound.connects(REMOTE4, REMOTE4, port)
+    assert inbound.connects(REMOTE6, REMOTE6, port)
+    assert not inbound.agent.settled_events(mark, process__pid=server.pid)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+@pytest.mark.parametrize("address", ["::", "::1", "::ffff:127.0.0.1"])
+def test_an_unlisted_port_cannot_be_bound(inbound: Inbound, kind: str, address: str) -> None:
+    """EPERM, and an event that says which program wanted which port."""
+    mark = inbound.agent.mark()
+    port = 7003
+    server = inbound.serve("serves-portly", kind, address, port)
+    assert server.says() == f"refused {errno.EPERM}"
+    event = inbound.agent.wait_event(mark, process__pid=server.pid)
+    assert matches(
+        event,
+        network__direction="ingress",
+        network__transport=kind,
+        destination__port=port,
+        event__action="listen-blocked",
+        aegis__verdict="blocked",
+        aegis__hook="bind",
+        aegis__scope="listen",
+        rule__name=inbound.policy.rule('exe = "serves-portly"'),
+    )
+
+
+def test_protocols_of_a_listed_port_are_told_apart(inbound: Inbound) -> None:
+    _, port = inbound.ready("serves-portly", "udp", "::", 7002)
+    assert inbound.answers("127.0.0.1", "127.0.0.1", port)
+    assert inbound.serve("serves-portly", "tcp", "::", 7002).says() == f"refused {errno.EPERM}"
+
+
+def test_listen_without_bind_is_seen_and_nobody_gets_through(inbound: Inbound) -> None:
+    """The kernel chooses the port, and no hook may refuse that; packets are dropped."""
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("serves-portly", "tcp", "::", 0)
+    event = inbound.agent.wait_event(mark, process__pid=server.pid)
+    assert matches(event, aegis__hook="listen", aegis__verdict="blocked", destination__port=port)
+    assert not inbound.connects("127.0.0.1", "127.0.0.1", port)
+    assert server.said_nothing()
+
+
+def test_a_peer_that_is_not_listed_never_completes_a_handshake(inbound: Inbound) -> None:
+    """accept() does not return for it; the event names the server, the peer and our port."""
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("serves-choosy", "tcp", "::", 7010)
+    assert not inbound.connects(REMOTE4, REMOTE4, port)
+    assert server.said_nothing()
+    event = inbound.agent.wait_event(mark, process__pid=server.pid)
+    assert matches(
+        event,
+        network__direction="ingress",
+        source__ip=REMOTE4,
+        destination__ip=REMOTE4,
+        destination__port=port,
+        aegis__hook="ingress",
+        aegis__scope="peer",
+        aegis__verdict="blocked",
+    )
+    assert inbound.connects(PRIVATE4, PRIVATE4, port)
+    assert inbound.connects(REMOTE6, REMOTE6, port)
+    assert [server.says().split()[0] for _ in range(2)] == ["peer", "peer"]
+
+
+def test_a_datagram_of_an_unlisted_peer_is_not_received(inbound: Inbound) -> None:
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("serves-choosy", "udp", "::", 7011)
+    assert not inbound.answers(REMOTE4, REMOTE4, port)
+    assert server.said_nothing()
+    event = inbound.agent.wait_event(mark, process__pid=server.pid)
+    assert matches(event, aegis__hook="ingress", aegis__scope="peer", source__ip=REMOTE4)
+    assert inbound.answers(PRIVATE4, PRIVATE4, port)
+
+
+def test_a_udp_server_may_answer_whoever_spoke_to_it(inbound: Inbound) -> None:
+    """Whatever the peer's port, which its own outbound rule does not list."""
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("serves-free", "udp", "::", 7020)
+    assert inbound.answers(REMOTE4, REMOTE4, port)
+    assert inbound.answers(REMOTE6, REMOTE6, port)
+    assert not inbound.agent.settled_events(mark, process__pid=server.pid)
+
+
+def test_in_observe_mode_nothing_is_refused_and_all_is_said(inbound: Inbound) -> None:
+    inbound.apply(mode="observe")
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("serves-choosy", "tcp", "::", 7012)
+    assert inbound.connects(REMOTE4, REMOTE4, port)
+    event = inbound.agent.wait_event(mark, process__pid=server.pid)
+    assert matches(event, aegis__hook="accept", aegis__verdict="would-block", source__ip=REMOTE4)
+    wrong = inbound.serve("serves-portly", "tcp", "::", 7004)
+    assert wrong.says() == "ready 7004"
+    event = inbound.agent.wait_event(mark, process__pid=wrong.pid)
+    assert matches(event, aegis__hook="bind", aegis__verdict="would-block")
+
+
+def test_an_unconfigured_program_that_starts_listening_is_an_event(inbound: Inbound) -> None:
+    """And its first connection is another; the ones after that are silenced."""
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("stranger-tcp", "tcp", "::", 7030)
+    event = inbound.agent.wait_event(mark, process__pid=server.pid)
+    assert matches(
+        event,
+        aegis__hook="listen",
+        aegis__verdict="allowed",
+        aegis__reason="unconfigured",
+        event__action="listen-allowed",
+        destination__port=port,
+    )
+    mark = inbound.agent.mark()
+    for _ in range(3):
+        assert inbound.connects(PRIVATE4, PRIVATE4, port)
+    events = inbound.agent.settled_events(mark, process__pid=server.pid)
+    assert [matches(e, aegis__hook="accept", source__ip=PRIVATE4) for e in events] == [True]
+
+
+def test_an_unconfigured_programs_first_datagram_is_an_event(inbound: Inbound) -> None:
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("stranger-udp", "udp", "::", 7031)
+    assert inbound.answers(REMOTE4, REMOTE4, port)
+    assert inbound.answers(REMOTE4, REMOTE4, port)
+    events = inbound.agent.settled_events(mark, process__pid=server.pid)
+    [event] = [e for e in events if matches(e, network__direction="ingress")]
+    assert matches(event, aegis__hook="recvmsg", aegis__verdict="allowed", source__ip=REMOTE4)
+
+
+def test_with_inbound_false_unconfigured_programs_are_left_alone(inbound: Inbound) -> None:
+    """What a rule says of inbound stays in force."""
+    inbound.apply(inbound="false")
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("stranger-off", "tcp", "::", 7032)
+    assert inbound.connects(PRIVATE4, PRIVATE4, port)
+    assert not inbound.agent.settled_events(mark, process__pid=server.pid)
+    assert inbound.serve("serves-portly", "tcp", "::", 7003).says() == f"refused {errno.EPERM}"
+
+
+def test_each_connection_is_reported_with_detent_zero(inbound: Inbound) -> None:
+    mark = inbound.agent.mark()
+    server, port = inbound.ready("serves-watched", "tcp", "::", 7040)
+    for _ in range(3):
+        assert inbound.connects(PRIVATE4, PRIVATE4, port)
+    events = inbound.agent.settled_events(mark, process__pid=server.pid)
+    hooks = [event["aegis"]["hook"] for event in events]
+    assert hooks == ["listen", "accept", "accept", "accept"]
