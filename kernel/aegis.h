@@ -356,9 +356,10 @@ struct aegis_event {
 	char cmdline[512];
 };
 
-/* The file system in which the agent runs, and so the policy's paths are meant. */
+/* Where the agent runs: the file system the policy's paths are meant in, and its cgroup. */
 struct aegis_host {
 	__u64 root_dentry;		/* 0: the agent is in a chroot, or not learnt yet */
+	__u64 cgroup_id;		/* where the hooks are attached */
 };
 
 /* A question to the judge program: the same code as the hooks, without a socket. */

@@ -280,11 +280,11 @@ static long unit_step(__u32 index, struct unit_search *search)
  * manager picks another name; else the innermost slice; else the process's own
  * directory. Empty, which is no unit, when the tree is too deep to climb or the
  * name does not fit.
- * A global function: verified once, on its own.
+ * A global function: verified once, on its own; it takes *task_* as a number.
  */
-__noinline int aegis_read_unit(struct aegis_unit *unit)
+__noinline int aegis_read_unit(struct aegis_unit *unit, __u64 task_)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
+	struct task_struct *task = (void *)task_;
 	struct cgroup *own = BPF_CORE_READ(task, cgroups, dfl_cgrp);
 	struct unit_search search;
 	const char *name;
@@ -310,7 +310,7 @@ __noinline int aegis_current_unit(void)
 	/* 6.1 demands that what a global function is given be initialised. */
 	struct aegis_unit unit = {};
 
-	aegis_read_unit(&unit);
+	aegis_read_unit(&unit, bpf_get_current_task());
 	return id_of(&units, &unit);
 }
 

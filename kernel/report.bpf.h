@@ -18,16 +18,14 @@ static __always_inline __u32 current_uid(void)
 	return BPF_CORE_READ(task, cred, uid.val);
 }
 
-/* The caller, as the owner of its sockets. */
-static __always_inline void fill_owner(struct aegis_owner *owner)
+/* A task, as the owner of its sockets. */
+static __always_inline void fill_owner(struct aegis_owner *owner, struct task_struct *task)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-
 	owner->tgid = BPF_CORE_READ(task, tgid);
-	owner->uid = current_uid();
+	owner->uid = BPF_CORE_READ(task, cred, uid.val);
 	owner->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	owner->cgroup_id = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
-	aegis_read_unit(&owner->unit);
+	aegis_read_unit(&owner->unit, (__u64)task);
 }
 
 static __always_inline void emit_process(struct aegis_event *event, struct aegis_proc *proc)
@@ -93,7 +91,7 @@ emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *co
 	if (owner) {
 		event->owner = *owner;
 	} else {
-		fill_owner(&event->owner);
+		fill_owner(&event->owner, (void *)bpf_get_current_task());
 		if (proc->flags & AEGIS_ID_LOST)
 			emit_nobody(event);
 	}

@@ -64,7 +64,7 @@ class Kernel:
             self.pins.remove()  # what a crash in a first start left
         try:
             self._object = self._load()
-            self._learn_root()
+            self._learn_host()
             if not self._adopted:
                 self._pin_maps()
             for name in TRACING:
@@ -92,11 +92,13 @@ class Kernel:
         for name in (*MAPS, *UNKEYED_MAPS):
             self.pins.pin(self.object.map_fd(name), self.pins.map_path(name))
 
-    def _learn_root(self) -> None:
+    def _learn_host(self) -> None:
         self.object.run("aegis_learn")
-        known = layout("aegis_host").unpack(self.object.maps["host"].get(KEY_OF_ONE) or b"")
+        table, row = self.object.maps["host"], layout("aegis_host")
+        known = row.unpack(table.get(KEY_OF_ONE) or b"")
         if not known["root_dentry"]:
             raise KernelError("Aegis cannot run in a chroot: the policy's paths would not match")
+        table.put(KEY_OF_ONE, row.pack(**known | {"cgroup_id": self.cgroup.stat().st_ino}))
 
     def _keep(self, name: str, fd: int) -> None:
         self._links[name] = fd
@@ -125,6 +127,8 @@ class Kernel:
             self._attach_or_update(name)
         self._attached = True
         self._drop_unwanted()
+        seed = self.object.program_fd("aegis_seed_sockets")
+        check(lib.aegis_iterate(seed), "listing the sockets")
         self.pins.complete()
         for other in self.pins.others():
             other.remove()

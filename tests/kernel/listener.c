@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * A server under test: listener tcp|udp ADDRESS PORT, or tcp|udp fd NUMBER for
- * a socket it inherits. PORT 0 for TCP: listen() without bind().
+ * a socket it inherits. PORT 0 for TCP: listen() without bind(). exec-udp
+ * PROGRAM PORT binds and leaves the socket to that listener.
  *
  * Says "ready PORT" or "refused ERRNO" on a line of its own, then "peer PORT"
  * for each connection or datagram. TCP gets "hi"; a datagram is sent back, and
@@ -55,6 +56,19 @@ static void serve_udp(int server)
 	printf("answer %d\n", got < 0 ? errno : 0);
 }
 
+static int exec_udp(char *program, int port)
+{
+	struct sockaddr_in6 own = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	int server = socket(AF_INET6, SOCK_DGRAM, 0);
+	char number[16];
+
+	if (server < 0 || bind(server, (struct sockaddr *)&own, sizeof(own)))
+		return refused();
+	snprintf(number, sizeof(number), "%d", server);
+	execl(program, program, "udp", "fd", number, (char *)NULL);
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_in6 own = { .sin6_family = AF_INET6 };
@@ -66,6 +80,8 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	udp = !strcmp(argv[1], "udp");
 	port = atoi(argv[3]);
+	if (!strcmp(argv[1], "exec-udp"))
+		return exec_udp(argv[2], port);
 	if (!strcmp(argv[2], "fd")) {
 		server = port;
 	} else {

@@ -95,8 +95,12 @@ class Inbound:
 
     def serve(self, name: str, kind: str, address: str, port: int) -> Server:
         server = Server(self._programs.start(self.program(name), kind, address, str(port)))
-        self._servers.append(server)
+        self.add(server)
         return server
+
+    def add(self, server: Server) -> None:
+        """To be ended with the others."""
+        self._servers.append(server)
 
     def ready(self, name: str, kind: str, address: str, port: int) -> tuple[Server, int]:
         """A server that got its port; the port."""
@@ -299,3 +303,40 @@ def test_each_connection_is_reported_with_detent_zero(inbound: Inbound) -> None:
     events = inbound.agent.settled_events(mark, process__pid=server.pid)
     hooks = [event["aegis"]["hook"] for event in events]
     assert hooks == ["listen", "accept", "accept", "accept"]
+
+
+def test_a_server_older_than_the_agent_is_governed(
+    agents: Agents, workshop: Workshop, programs: Programs, network: Network
+) -> None:
+    """Whoever holds the socket when the agent starts is its owner."""
+    agents.close()
+    made = Inbound(agents, workshop, programs, network)
+    try:
+        server, port = made.ready("serves-choosy", "tcp", "::", 7050)
+        udp, udp_port = made.ready("serves-choosy", "udp", "::", 7051)
+        assert made.connects(REMOTE4, REMOTE4, port)
+        made.apply()
+        mark = made.agent.mark()
+        assert not made.connects(REMOTE4, REMOTE4, port)
+        event = made.agent.wait_event(mark, process__pid=server.pid)
+        assert matches(event, aegis__hook="ingress", aegis__scope="peer", source__ip=REMOTE4)
+        assert not made.answers(REMOTE4, REMOTE4, udp_port)
+        assert made.agent.wait_event(mark, process__pid=udp.pid)
+        assert made.connects(PRIVATE4, PRIVATE4, port)
+    finally:
+        made.end()
+
+
+def test_a_socket_that_was_handed_over_is_the_takers(inbound: Inbound, programs: Programs) -> None:
+    """As systemd does it: one process binds, another receives; the second's rule counts."""
+    mark = inbound.agent.mark()
+    opener = inbound.program("opens-for-others")
+    taker = inbound.program("serves-choosy")
+    server = Server(programs.start(opener, "exec-udp", str(taker), "7060"))
+    inbound.add(server)
+    assert server.says() == "ready 7060"
+    # The first datagram tells who takes them.
+    inbound.answers(PRIVATE4, PRIVATE4, 7060)
+    assert not inbound.answers(REMOTE4, REMOTE4, 7060)
+    event = inbound.agent.wait_event(mark, aegis__hook="ingress", process__pid=server.pid)
+    assert matches(event, process__name="serves-choosy", source__ip=REMOTE4)
