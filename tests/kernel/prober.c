@@ -5,6 +5,7 @@
  *	or a form this address family or kernel does not have.
  * prober -e FORM ADDRESS PORT   prints nothing, exits with the errno.
  * prober flood ADDRESS PORT COUNT THREADS [SPREAD]   see prober_flood.c
+ * prober give HOW DOER ADDRESS PORT   see prober_given.c
  * prober -   takes commands on stdin, see prober_talk.c
  */
 #define _GNU_SOURCE
@@ -52,17 +53,17 @@ bool make_target(struct target *target, const char *address, const char *port)
 }
 
 /* A blackholed attempt must end: connect() gives EINPROGRESS after 3 s. */
-static int open_socket(const struct target *target, int type)
+int open_socket(const struct target *target, int type, int protocol)
 {
 	struct timeval limit = { .tv_sec = 3 };
-	int fd = socket(target->addr.any.sa_family, type | SOCK_CLOEXEC, 0);
+	int fd = socket(target->addr.any.sa_family, type | SOCK_CLOEXEC, protocol);
 
 	if (fd >= 0)
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	return fd;
 }
 
-static int finish(int fd, int ret)
+int finish(int fd, int ret)
 {
 	close(fd);
 	return ret;
@@ -70,7 +71,7 @@ static int finish(int fd, int ret)
 
 int form_tcp(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_STREAM);
+	int fd = open_socket(target, SOCK_STREAM, 0);
 
 	if (fd < 0)
 		return -errno;
@@ -97,7 +98,7 @@ static int tcp_mapped(const struct target *target)
 
 static int udp_connect(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_DGRAM), ret;
+	int fd = open_socket(target, SOCK_DGRAM, 0), ret;
 
 	if (fd < 0)
 		return -errno;
@@ -107,14 +108,14 @@ static int udp_connect(const struct target *target)
 	return finish(fd, ret);
 }
 
-static int send_to(int fd, const struct target *target)
+int send_to(int fd, const struct target *target)
 {
 	return result(sendto(fd, "probe", 5, 0, &target->addr.any, target->len));
 }
 
 static int udp_send(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_DGRAM);
+	int fd = open_socket(target, SOCK_DGRAM, 0);
 
 	return fd < 0 ? -errno : finish(fd, send_to(fd, target));
 }
@@ -139,7 +140,7 @@ static struct msghdr message(const struct target *target, struct iovec *iov)
 
 static int udp_sendmsg(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_DGRAM);
+	int fd = open_socket(target, SOCK_DGRAM, 0);
 	struct iovec iov;
 	struct msghdr msg = message(target, &iov);
 
@@ -148,7 +149,7 @@ static int udp_sendmsg(const struct target *target)
 
 static int udp_sendmmsg(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_DGRAM);
+	int fd = open_socket(target, SOCK_DGRAM, 0);
 	struct iovec iov;
 	struct mmsghdr batch[2] = { { .msg_hdr = message(target, &iov) } };
 
@@ -170,7 +171,7 @@ static int connect_via(int fd, const struct target *target)
 
 static int udp_connected_other(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_DGRAM), ret;
+	int fd = open_socket(target, SOCK_DGRAM, 0), ret;
 
 	if (fd < 0)
 		return -errno;
@@ -186,14 +187,14 @@ static int udp_unspec(const struct target *target)
 	if (target->addr.any.sa_family != AF_INET)
 		return -EAFNOSUPPORT;
 	unspec.addr.any.sa_family = AF_UNSPEC;
-	int fd = open_socket(target, SOCK_DGRAM);
+	int fd = open_socket(target, SOCK_DGRAM, 0);
 
 	return fd < 0 ? -errno : finish(fd, send_to(fd, &unspec));
 }
 
 static int udp_reconnect(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_DGRAM), ret;
+	int fd = open_socket(target, SOCK_DGRAM, 0), ret;
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
 
 	if (fd < 0)
@@ -210,7 +211,7 @@ static int udp_reconnect(const struct target *target)
 
 static int fastopen(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_STREAM);
+	int fd = open_socket(target, SOCK_STREAM, 0);
 
 	if (fd < 0)
 		return -errno;
@@ -220,7 +221,7 @@ static int fastopen(const struct target *target)
 
 static int fastopen_connect(const struct target *target)
 {
-	int fd = open_socket(target, SOCK_STREAM), on = 1, ret;
+	int fd = open_socket(target, SOCK_STREAM, 0), on = 1, ret;
 
 	if (fd < 0)
 		return -errno;
@@ -249,11 +250,41 @@ const struct form forms[] = {
 	{ "uring-async", uring_async },
 	{ "uring-sqpoll", uring_sqpoll },
 	{ "uring-sendmsg", uring_sendmsg },
+	{ "uring-send-zc", uring_send_zc },
 	{ "thread", run_thread },
 	{ "fork", run_fork },
 	{ "orphan", run_orphan },
 	{ "vfork-exec", run_vfork_exec },
 	{ "exec-in-thread", run_exec_in_thread },
+	{ "mptcp", mptcp },
+	{ "mptcp-fastopen", mptcp_fastopen },
+	{ "mptcp-subflow", mptcp_subflow },
+	{ "udplite-connect", udplite_connect },
+	{ "udplite-send", udplite_send },
+	{ "sctp-connect", sctp_connect },
+	{ "sctp-send", sctp_send },
+	{ "sctp-connectx", sctp_connectx },
+	{ "dccp", dccp },
+	{ "raw-send", raw_send },
+	{ "raw-connect", raw_connect },
+	{ "raw-header", raw_header },
+	{ "raw-icmp", raw_icmp },
+	{ "ping", ping },
+	{ "l2tp", l2tp },
+	{ "packet", packet },
+	{ "xdp", xdp },
+	{ "tun", tun },
+	{ "vsock", vsock },
+	{ "use-inherited", use_inherited },
+	{ "use-rights", use_rights },
+	{ "use-pidfd", use_pidfd },
+	{ "use-listening", use_listening },
+	{ "listen-tcp", listen_tcp },
+	{ "listen-mptcp", listen_mptcp },
+	{ "listen-sctp", listen_sctp },
+	{ "listen-unbound", listen_unbound },
+	{ "receive-udp", receive_udp },
+	{ "answer-udp", answer_udp },
 	{ NULL, NULL },
 };
 
@@ -270,7 +301,7 @@ static int usage(void)
 	fprintf(stderr, "usage: prober FORM ADDRESS PORT [COUNT [VIA]]\nforms:");
 	for (const struct form *form = forms; form->name; form++)
 		fprintf(stderr, " %s", form->name);
-	fprintf(stderr, " flood -\n");
+	fprintf(stderr, " flood give -\n");
 	return 2;
 }
 
@@ -300,6 +331,8 @@ int main(int argc, char **argv)
 		self_path[0] = 0;
 	if (argc > 1 && !strcmp(argv[1], "flood"))
 		return flood(argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "give"))
+		return give(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "-"))
 		return converse(argc, argv);
 	argv += quiet;

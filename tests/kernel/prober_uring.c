@@ -133,3 +133,18 @@ int uring_sendmsg(const struct target *target)
 
 	return request(target, SOCK_DGRAM, &sqe, 0);
 }
+
+/* One sendto() without a copy, since 6.0. Also the completion of a buffer is due; nobody waits. */
+int uring_send_zc(const struct target *target)
+{
+	static char text[5] = "probe";
+	struct io_uring_sqe sqe = {
+		.opcode = IORING_OP_SEND_ZC,
+		.addr = (uintptr_t)text,
+		.len = sizeof(text),
+		.addr2 = (uintptr_t)&target->addr,
+		.addr_len = target->len,
+	};
+
+	return request(target, SOCK_DGRAM, &sqe, 0);
+}
