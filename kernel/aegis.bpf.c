@@ -2,7 +2,8 @@
 /*
  * The hooks. Each parses its context and calls one function; the ideas are in
  * identity.bpf.h (who), classify.bpf.h (which rule), decide.bpf.h (verdict),
- * report.bpf.h (telling) and inbound.bpf.h (whose a bound socket is).
+ * report.bpf.h (telling), owner.bpf.h (whose a bound socket is), inbound.bpf.h and
+ * datagram.bpf.h (what comes in).
  */
 #include "core.bpf.h"
 #include "identity.bpf.h"
@@ -10,6 +11,8 @@
 #include "decide.bpf.h"
 #include "report.bpf.h"
 #include "verdict.bpf.h"
+#include "owner.bpf.h"
+#include "datagram.bpf.h"
 #include "inbound.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Whose a bound socket is. Packets come in no process's name, so bind() and
+ * listen() leave the caller's identity with the socket, by its cookie; what
+ * comes is judged as what was left there.
+ */
+#ifndef AEGIS_OWNER_BPF_H
+#define AEGIS_OWNER_BPF_H
+
+#include "verdict.bpf.h"
+
+/* *task* is the owner from now on; *proc* is what is known of it. */
+static __always_inline void
+give_socket(__u64 cookie, struct aegis_proc *proc, struct task_struct *task)
+{
+	struct aegis_owner owner = {};
+
+	fill_owner(&owner, task);
+	if (proc && !bpf_map_update_elem(&listeners, &cookie, proc, BPF_ANY) &&
+	    !bpf_map_update_elem(&owners, &cookie, &owner, BPF_ANY))
+		return;
+	/* With a label but without an owner it is nobody's: nothing grants it anything. */
+	bpf_map_delete_elem(&listeners, &cookie);
+	bpf_map_delete_elem(&owners, &cookie);
+	count(AEGIS_COUNTER_IDENTITY_LOST);
+}
+
+static __noinline int own_socket(__u64 cookie)
+{
+	give_socket(cookie, current_proc(), (void *)bpf_get_current_task());
+	return 0;
+}
+
+static __always_inline struct aegis_label *label_socket(struct bpf_sock *sk, __u64 cookie)
+{
+	struct aegis_label *label;
+
+	label = bpf_sk_storage_get(&labels, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!label) {
+		count(AEGIS_COUNTER_IDENTITY_LOST);
+		return NULL;
+	}
+	label->cookie = cookie;
+	own_socket(cookie);
+	return label;
+}
+
+/* ---- sockets older than the hooks ---- */
+
+struct ancestry {
+	struct cgroup *cgroup;
+	__u64 wanted;
+	bool found;
+};
+
+static long ancestry_step(__u32 index, struct ancestry *search)
+{
+	struct cgroup *cgroup = search->cgroup;	/* a local: CO-RE must not see our struct */
+	struct cgroup_subsys_state *parent = BPF_CORE_READ(cgroup, self.parent);
+
+	search->found = BPF_CORE_READ(cgroup, kn, id) == search->wanted;
+	if (search->found || !parent)
+		return 1;
+	search->cgroup = BPF_CORE_READ(parent, cgroup);
+	return 0;
+}
+
+/* Only of what is bound below our cgroup: nobody would tell us of the end of others. */
+static __always_inline bool is_ours(struct sock *sk)
+{
+	unsigned short family = sk->__sk_common.skc_family;
+	__u32 zero = 0;
+	struct aegis_host *host_ = bpf_map_lookup_elem(&host, &zero);
+	struct ancestry search;
+
+	if (!host_ || (family != AF_INET && family != AF_INET6) || !sk->__sk_common.skc_num)
+		return false;
+	if (sk->sk_protocol == AEGIS_PROTOCOL_UDP ? sk->__sk_common.skc_state == TCP_ESTABLISHED :
+						    sk->__sk_common.skc_state != TCP_LISTEN)
+		return false;
+	clear_unknown(&search, sizeof(search));
+	search.cgroup = sk->sk_cgrp_data.cgroup;
+	search.wanted = host_->cgroup_id;
+	bpf_loop(UNIT_LEVELS, ancestry_step, &search, 0);
+	return search.found;
+}
+
+/* One that systemd holds for a service, too, is the service's. */
+SEC("iter/task_file")
+int aegis_seed_sockets(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct aegis_label *label;
+	struct aegis_owner *owner;
+	struct socket *socket;
+	__u64 cookie;
+	__u32 tgid;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket || !socket->sk || !is_ours(socket->sk))
+		return 0;
+	cookie = bpf_get_socket_cookie(socket->sk);
+	owner = bpf_map_lookup_elem(&owners, &cookie);
+	if (owner && owner->tgid != 1)
+		return 0;
+	label = bpf_sk_storage_get(&labels, socket->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!label) {
+		count(AEGIS_COUNTER_IDENTITY_LOST);
+		return 0;
+	}
+	label->cookie = cookie;
+	tgid = task->tgid;
+	/* Read, it is a number: a typed pointer is not taken for one. */
+	give_socket(cookie, bpf_map_lookup_elem(&procs, &tgid), BPF_CORE_READ(task, group_leader));
+	return 0;
+}
+
+/* ---- the end of a socket ---- */
+
+SEC("cgroup/sock_release")
+int aegis_release(struct bpf_sock *ctx)
+{
+	struct aegis_label *label = bpf_sk_storage_get(&labels, ctx, NULL, 0);
+	__u64 cookie;
+
+	if (!label)
+		return 1;
+	cookie = bpf_get_socket_cookie(ctx);
+	if (label->cookie == cookie) {	/* and not what was accepted from it */
+		bpf_map_delete_elem(&listeners, &cookie);
+		bpf_map_delete_elem(&owners, &cookie);
+	}
+	return 1;
+}
+
+#endif

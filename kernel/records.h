@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the kernel keeps and tells: processes, sockets, events, answers. Part of
+ * aegis.h, whose rules hold here too.
+ */
+#ifndef AEGIS_RECORDS_H
+#define AEGIS_RECORDS_H
+
+/* A process, as the kernel saw it at exec; key: tgid. */
+struct aegis_proc {
+	__u64 class_;			/* generation << 32 | flags << 16 | app */
+	__u64 start_boot_ns;		/* of the thread group leader */
+	__u64 exec_boot_ns;		/* 0 when seeded */
+	__u64 kill_boot_ns;		/* when its kill was last asked for; 0: never */
+	__u64 inode;
+	__u32 device;			/* kernel encoding: major << 20 | minor */
+	__u32 flags;			/* enum aegis_identity */
+	__u16 cmdline_len;		/* bytes, last NUL included */
+	__u16 script_off;		/* into cmdline, with AEGIS_ID_SCRIPT */
+	__u16 root_off;			/* into path: as seen from its own root; 0: the same */
+	__u16 pad;
+	struct aegis_name exe;		/* base name, zero padded: a map key */
+	struct aegis_text path;		/* zero padded: a map key */
+	char cmdline[512];
+};
+
+/* Whose a bound socket is, beside the process itself; key: the socket's cookie. */
+struct aegis_owner {
+	__u64 cgroup_id;
+	__u32 tgid;
+	__u32 ppid;
+	__u32 uid;
+	__u32 pad;
+	struct aegis_unit unit;
+};
+
+/* In the storage of a bound socket, and of what it accepted. */
+struct aegis_label {
+	__u64 cookie;			/* of the bound socket */
+};
+
+/* A UDP socket and somebody else. */
+struct aegis_peer_key {
+	__u64 cookie;
+	__u8 addr[16];
+	__u16 port;
+	__u8 pad[6];
+};
+
+struct aegis_peer {
+	__u32 generation;		/* which let it speak to us; 0: it did not */
+	__u32 sent;			/* we spoke to it */
+};
+
+struct aegis_detent_key {
+	__u64 rule_id;			/* 0: unconfigured */
+	__u64 inode;			/* of the executed file */
+	__u32 device;
+	__u16 port;
+	__u8 direction;
+	__u8 protocol;
+	__u8 verdict;
+	__u8 scope;
+	__u8 pad[6];
+	__u8 addr[16];
+};
+
+struct aegis_detent {
+	__u64 reported_boot_ns;		/* 0: never */
+	__u64 suppressed;		/* since then */
+};
+
+struct aegis_event {
+	__u64 boot_ns;			/* bpf_ktime_get_boot_ns() of the decision */
+	__u64 start_boot_ns;		/* of the process */
+	__u64 exec_boot_ns;
+	__u64 suppressed;		/* like this one since the last report */
+	__u64 inode;
+	__u32 device;
+	__u32 generation;
+	__u32 identity;			/* enum aegis_identity */
+	__u16 app;
+	__u16 dport;
+	__u16 sport;			/* 0: not bound yet */
+	__u16 cmdline_len;
+	__u16 script_off;
+	__u8 hook;			/* enum aegis_hook */
+	__u8 direction;
+	__u8 protocol;			/* IANA */
+	__u8 scope;
+	__u8 verdict;
+	__u8 reason;
+	__u8 actions;
+	__u8 mode;
+	__u8 silent;			/* detent: to be killed, not to be reported */
+	__u8 pad[1];
+	__u8 daddr[16];
+	__u8 saddr[16];			/* all zero: not bound yet */
+	struct aegis_owner owner;	/* whose socket it is: the caller's, but for inbound packets */
+	struct aegis_text path;
+	char cmdline[512];
+};
+
+/* Where the agent runs: the file system the policy's paths are meant in, and its cgroup. */
+struct aegis_host {
+	__u64 root_dentry;		/* 0: the agent is in a chroot, or not learnt yet */
+	__u64 cgroup_id;		/* where the hooks are attached */
+};
+
+/* A question to the judge program: the same code as the hooks, without a socket. */
+struct aegis_judge {
+	struct aegis_proc proc;		/* in: strings and flags */
+	struct aegis_unit unit;		/* in */
+	__u32 uid;			/* in */
+	__u16 port;			/* in; for AEGIS_HOOK_SOCKET an enum aegis_socket bit */
+	__u8 direction;			/* in */
+	__u8 protocol;			/* in */
+	__u8 addr[16];			/* in */
+	__u32 generation;		/* out */
+	__u16 app;			/* out */
+	__u8 verdict;			/* out */
+	__u8 reason;			/* out */
+	__u8 actions;			/* out */
+	__u8 scope;			/* out */
+	__u8 report;			/* out: an event would be raised */
+	__u8 hook;			/* in: enum aegis_hook */
+	__u8 pad[4];
+};
+
+#ifndef AEGIS_CDEF			/* cffi cannot read this */
+_Static_assert(sizeof(struct aegis_proc) == 888, "proc ABI");
+_Static_assert(sizeof(struct aegis_detent_key) == 48, "detent ABI");
+_Static_assert(sizeof(struct aegis_owner) == 152, "owner ABI");
+_Static_assert(sizeof(struct aegis_peer_key) == 32, "peer ABI");
+_Static_assert(sizeof(struct aegis_event) == 1024, "event ABI");
+#endif
+
+#endif
