@@ -16,6 +16,7 @@ from typing import Any
 
 from aegis import control, control_server, systemd
 from aegis.actions.log import EventLog
+from aegis.actions.notify import Notifier
 from aegis.actions.react import OnRecord, Reactions
 from aegis.actions.script import ScriptRunner
 from aegis.bpf.kernel import Kernel
@@ -101,6 +102,7 @@ class Agent:
             self._reactions.scripts = ScriptRunner(
                 loaded.policy.settings, tell=self._reactions.notice
             )
+            self._reactions.notifier = Notifier(loaded.policy.notify, tell=self._reactions.notice)
             await self._put_in_force(loaded.policy)
             self._kernel.attach()
         except BaseException:
@@ -145,6 +147,8 @@ class Agent:
         self._context.names = self._resolving.labels()
         if self._reactions.scripts is not None:
             self._reactions.scripts.settings = policy.settings
+        if self._reactions.notifier is not None:
+            self._reactions.notifier.settings = policy.notify
         return generation
 
     def _apply(self, policy: Policy, resolution: Resolution) -> int:
@@ -228,6 +232,10 @@ class Agent:
             "mode": str(self._policy.settings.mode),
             "rules": len(self._policy.rules),
             "kills": {str(status): count for status, count in self._reactions.kills.items()},
+            "scripts": self._reactions.scripts.counts() if self._reactions.scripts else {},
+            "notifications": (
+                dict(self._reactions.notifier.outcomes) if self._reactions.notifier else {}
+            ),
             "log": {
                 "path": str(self._log.path),
                 "written": self._log.written,
@@ -247,6 +255,8 @@ class Agent:
             self._facts.close()
         if self._reactions.scripts is not None:
             await self._reactions.scripts.close()
+        if self._reactions.notifier is not None:
+            await self._reactions.notifier.close()
         self._log.close()
         self._after_batch()
         self._kernel.close()

@@ -22,6 +22,7 @@ THIRD_PARTY = {
     "pydantic_core": {"config"},
     "tomli": {"config"},
     "rich": {"cli"},
+    "apprise": {"actions"},
 }
 FILE_LIMIT = 400
 FUNCTION_LIMIT = 60

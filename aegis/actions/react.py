@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done about an event: kill, log, scripts, in that order."""
+"""What is done about an event: kill, log, scripts and notifications, in that order."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -7,6 +7,7 @@ from typing import Any
 
 from aegis.actions.kill import KillResult, KillStatus, kill_process
 from aegis.actions.log import EventLog
+from aegis.actions.notify import Notifier
 from aegis.actions.script import ScriptRunner
 from aegis.actions.script_env import script_env
 from aegis.events.context import Context
@@ -18,7 +19,7 @@ OnRecord = Callable[[Record], None]
 
 
 class Reactions:
-    """Carries out the actions of events; *log* and *scripts* may be set later.
+    """Carries out the actions of events; *log*, *scripts*, *notifier* may be set later.
 
     *on_record* gets every event and every notice, whatever the actions say:
     it is the live view. Every notice is also logged. Both ``EventLog`` and
@@ -36,6 +37,7 @@ class Reactions:
         self.context = context
         self.log = log
         self.scripts = scripts
+        self.notifier: Notifier | None = None
         self.on_record = on_record
         self.kills: Counter[KillStatus] = Counter()
 
@@ -49,7 +51,7 @@ class Reactions:
         if killed is not None:
             self._tell_kill(killed, record)
         if not event.silent:
-            self._run_scripts(event, record)
+            self._tell_others(event, record)
 
     def notice(
         self,
@@ -96,8 +98,12 @@ class Reactions:
         }
         self.notice(kind, message, fields)
 
-    def _run_scripts(self, event: Event, record: Record) -> None:
-        if self.scripts is None or event.sends_nothing:
+    def _tell_others(self, event: Event, record: Record) -> None:
+        if event.sends_nothing:
+            return
+        if self.notifier is not None and event.actions.notify:
+            self.notifier.submit(record)
+        if self.scripts is None:
             return
         if event.actions.notify:
             self.scripts.submit(record, script_env(event, record), None)

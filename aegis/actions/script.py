@@ -41,6 +41,7 @@ class ScriptRunner:
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self.settings = settings
         self.outcomes: Counter[str] = Counter()  # by kind of notice
+        self.started = 0
         self.dropped = 0
         self._tell = tell
         self._waiting: deque[_Job] = deque()
@@ -68,6 +69,10 @@ class ScriptRunner:
             self._events[job.event_id] += 1
             self._waiting.append(job)
         self._start_waiting()
+
+    def counts(self) -> dict[str, int]:
+        """Return how many were started and dropped, and by kind of notice how they ended."""
+        return {"started": self.started, "dropped": self.dropped, **self.outcomes}
 
     async def drain(self) -> None:
         """Wait until nothing runs and nothing waits."""
@@ -105,6 +110,7 @@ class ScriptRunner:
             if job is None:
                 break
             self._waiting.remove(job)
+            self.started += 1
             task = asyncio.create_task(self._run(job))
             self._running[task] = job
             task.add_done_callback(self._ended)

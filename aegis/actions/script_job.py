@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,15 +69,21 @@ async def run_script(
     return await _watch(process, output, limit)
 
 
-async def run_command(command: Command, limit: float) -> ScriptResult:
+async def run_command(
+    command: Command, limit: float, started: Callable[[int], None] = lambda _: None
+) -> ScriptResult:
     """Run *command* in a session of its own, for at most *limit* seconds.
+
+    *started* is called with its PID.
 
     When its first process ends, at the limit, or when cancelled, its whole
     process group is killed.
 
     :raises OSError: if it cannot be executed
     """
-    return await _watch(*_start(command), limit)
+    process, output = _start(command)
+    started(process.pid)
+    return await _watch(process, output, limit)
 
 
 async def _watch(process: subprocess.Popen[bytes], output: "_Output", limit: float) -> ScriptResult:

@@ -16,6 +16,7 @@ from aegis.config.merge import (
     merge_settings,
     merge_whitelist,
 )
+from aegis.config.notify import merge_notify
 from aegis.config.problem import PolicyError, Problem, Problems, in_order
 from aegis.config.rules import build_rule
 from aegis.config.texts import SCRIPT
@@ -68,7 +69,7 @@ def _load(path: Path, trust: Trust | None) -> Loaded:
     listing = _list_drop_ins(main, trust, problems)
     drop_ins = [_read(file, trust, problems, drop_in=True) for file in listing.files]
     documents = [main, *(document for document in drop_ins if document)]
-    return _assemble(documents, listing.skipped, problems)
+    return _assemble(documents, listing.skipped, trust, problems)
 
 
 def load_lone(path: Path) -> Loaded:
@@ -89,7 +90,7 @@ def load_lone(path: Path) -> Loaded:
         (directory, "one file is checked alone, without drop-ins")
         for directory in directories or ()
     )
-    return _assemble([document], skipped, problems)
+    return _assemble([document], skipped, None, problems)
 
 
 def _read(file: str, trust: Trust | None, problems: Problems, *, drop_in: bool) -> Document | None:
@@ -135,7 +136,10 @@ def _list_drop_ins(main: Document, trust: Trust | None, problems: Problems) -> L
 
 
 def _assemble(
-    documents: Sequence[Document], skipped: tuple[tuple[str, str], ...], problems: Problems
+    documents: Sequence[Document],
+    skipped: tuple[tuple[str, str], ...],
+    trust: Trust | None,
+    problems: Problems,
 ) -> Loaded:
     """Make one policy of *documents*, which are in reading order.
 
@@ -147,7 +151,7 @@ def _assemble(
     apps = [app for file in files for app in file.apps]
     built = (build_rule(app, settings, problems) for app in apps)
     rules, replaced = merge_rules((rule for rule in built if rule), problems)
-    policy = Policy(settings, whitelist, rules)
+    policy = Policy(settings, whitelist, rules, merge_notify(files, trust, problems))
     check_entries(policy, problems)
     if settings.script_dirs or len(documents) > 1 or not documents[0].drop_in:
         check_scripts(_scripts(files, apps), settings, problems)

@@ -11,7 +11,7 @@ from aegis.config.models import WhitelistTable
 from aegis.config.problem import Problems
 from aegis.config.rules import place, resolve_path
 from aegis.config.texts import as_actions
-from aegis.config.users import explain_unknown, has_account, uid_of
+from aegis.config.users import check_account
 from aegis.config.validate import FileTables
 from aegis.policy.model import Entry, Mode, Policy, Rule, Selectors, Settings, Where, Whitelist
 
@@ -42,7 +42,7 @@ def merge_settings(
                 continue
             value = getattr(file.settings, key)
             if key == "script_user":
-                values[key] = _account(value, where, problems)
+                values[key] = check_account(value, where, "global.script_user", problems)
             else:
                 values[key] = _convert(key, value)
             places[key] = where
@@ -55,14 +55,6 @@ def _convert(key: str, value: Any) -> Any:
     if key.endswith("_dirs"):
         return tuple(dict.fromkeys(value))
     return Mode(value) if key == "mode" else value
-
-
-def _account(user: str | int | None, where: Where, problems: Problems) -> int | None:
-    """The uid of a user that something can be run as: one with an account."""
-    uid = uid_of(user) if user is not None else None
-    if uid is None or not has_account(uid):
-        problems.error(where, "global.script_user", explain_unknown(str(user)))
-    return uid
 
 
 def merge_whitelist(files: Sequence[FileTables], problems: Problems) -> Whitelist:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from aegis.config import texts
 from aegis.config.entries import parse_address_entry, parse_destination, parse_port_entry
 from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES, SECONDS, UID, UNIT_BYTES
-from aegis.policy.model import Entry, Settings, Whitelist
+from aegis.policy.model import Entry, Notify, Settings, Whitelist
 
 _SETTINGS: Final = Settings()
 _PORTS = r"^[0-9]+(-[0-9]+)?(/(tcp|udp))?$"
@@ -184,8 +184,29 @@ class AppTable(Table):
     )
 
 
+class NotifyTable(Table):
+    """``[notify]``: who is told, beside the hook scripts, and how often."""
+
+    urls_file: Annotated[str, AfterValidator(texts.check_file)] | None = Field(
+        None, description="File of URLs, one a line, which root alone may read (mode 0600)."
+    )
+    limit: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        Notify.limit, description="Notifications in a window; one digest tells of the rest."
+    )
+    rule_limit: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        Notify.rule_limit, description="Notifications in a window about one rule."
+    )
+    window: Annotated[int, Field(ge=1, le=86400)] = Field(
+        Notify.window, description="Seconds of a window."
+    )
+    user: UserName = Field(
+        Notify.user, description="User name or uid that sends them; root's rights are not needed."
+    )
+
+
 TABLES: Final[dict[str, type[Table]]] = {
     "global": GlobalTable,
     "whitelist": WhitelistTable,
     "app": AppTable,
+    "notify": NotifyTable,
 }

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from aegis.config.models import AppTable, GlobalTable, Table, WhitelistTable
+from aegis.config.models import AppTable, GlobalTable, NotifyTable, Table, WhitelistTable
 
 
 def json_schema() -> dict[str, Any]:
@@ -16,6 +16,7 @@ def json_schema() -> dict[str, Any]:
         "properties": {
             "global": _table(GlobalTable),
             "whitelist": _table(WhitelistTable),
+            "notify": _table(NotifyTable),
             "app": {"type": "array", "items": _table(AppTable)},
         },
     }

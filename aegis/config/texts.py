@@ -71,9 +71,12 @@ def check_user(value: object) -> str | int:
 
 def check_directory(text: str) -> str:
     """An absolute path without ``..``, cleaned of doubled slashes; raises as ``check_exe``."""
-    if not text.startswith("/") or ".." in PurePosixPath(text).parts:
-        raise ValueError(f'"{text}" must be an absolute path without ".."')
-    return _check_size(os.path.normpath(text).replace("//", "/"), 4095, "a directory")
+    return _check_absolute(text, "a directory")
+
+
+def check_file(text: str) -> str:
+    """The same of a file."""
+    return _check_absolute(text, "a file")
 
 
 def check_action(text: str) -> str:
@@ -113,6 +116,12 @@ def as_actions(words: tuple[str, ...]) -> Actions:
     """What checked words mean."""
     names = tuple(dict.fromkeys(w.removeprefix(SCRIPT) for w in words if w.startswith(SCRIPT)))
     return Actions(scripts=names, **{word: word in words for word in ACTIONS})
+
+
+def _check_absolute(text: str, what: str) -> str:
+    if not text.startswith("/") or ".." in PurePosixPath(text).parts:
+        raise ValueError(f'"{text}" must be an absolute path without ".."')
+    return _check_size(os.path.normpath(text).replace("//", "/"), 4095, what)
 
 
 def _check_word(text: str, known: tuple[str, ...]) -> str:

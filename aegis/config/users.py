@@ -5,7 +5,9 @@ import pwd
 import re
 
 from aegis.config.limits import UID
+from aegis.config.problem import Problems
 from aegis.config.texts import did_you_mean
+from aegis.policy.model import Where
 
 
 def uid_of(user: str | int) -> int | None:
@@ -18,12 +20,14 @@ def uid_of(user: str | int) -> int | None:
         return int(user) if re.fullmatch(r"[0-9]{1,10}", user) and int(user) <= UID else None
 
 
-def has_account(uid: int) -> bool:
+def check_account(user: str | int, where: Where, key: str, problems: Problems) -> int:
+    """Return the uid of a user that something can be run as: one with an account."""
+    uid = uid_of(user)
     try:
-        pwd.getpwuid(uid)
+        return pwd.getpwuid(-1 if uid is None else uid).pw_uid
     except KeyError:
-        return False
-    return True
+        problems.error(where, key, explain_unknown(str(user)))
+        return UID
 
 
 def explain_unknown(user: str) -> str:

@@ -10,14 +10,27 @@ from pydantic_core import ErrorDetails
 
 from aegis.config.document import Document
 from aegis.config.limits import PATH_BYTES
-from aegis.config.models import TABLES, AppTable, GlobalTable, Table, WhitelistTable, not_text
+from aegis.config.models import (
+    TABLES,
+    AppTable,
+    GlobalTable,
+    NotifyTable,
+    Table,
+    WhitelistTable,
+    not_text,
+)
 from aegis.config.positions import Step
 from aegis.config.problem import Problems
 from aegis.config.texts import did_you_mean
 from aegis.config.users import explain_unknown, uid_of
 from aegis.policy.model import Where
 
-_HEADERS = {"global": "[global]", "whitelist": "[whitelist]", "app": "[[app]]"}
+_HEADERS = {
+    "global": "[global]",
+    "whitelist": "[whitelist]",
+    "notify": "[notify]",
+    "app": "[[app]]",
+}
 _SCOPES = (("local", "locals"), ("remote", "remotes"))
 _Model = TypeVar("_Model", bound=Table)
 
@@ -42,6 +55,7 @@ class FileTables:
     document: Document
     settings: GlobalTable | None
     whitelist: WhitelistTable | None
+    notify: NotifyTable | None
     apps: tuple[App, ...]
 
 
@@ -54,6 +68,7 @@ def validate_document(document: Document, problems: Problems) -> FileTables:
         document,
         _validate_one(document, "global", GlobalTable, problems),
         _validate_one(document, "whitelist", WhitelistTable, problems),
+        _validate_one(document, "notify", NotifyTable, problems),
         _validate_apps(document, problems),
     )
 
@@ -170,7 +185,8 @@ def _explain_unknown(key: str, table: str) -> str:
 
 
 def _explain_top(key: str) -> str:
-    known = [_HEADERS[name] for name in ("app", "global", "whitelist") if _knows(name, key)]
+    tables = ("app", "global", "whitelist", "notify")
+    known = [_HEADERS[name] for name in tables if _knows(name, key)]
     if known:
         return f"stands outside of any table; write {' or '.join(known)} above it"
     headers = ", ".join(_HEADERS.values())

@@ -180,6 +180,17 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Notify:
+    """``[notify]``: who is told of events whose actions include ``notify``."""
+
+    urls_file: str | None = None  # None: nobody
+    limit: int = 20  # notifications in any *window* seconds
+    rule_limit: int = 5  # of them about one rule
+    window: int = 300
+    user: int = 65534  # uid the sending is done as; Debian's nobody
+
+
+@dataclass(frozen=True)
 class Policy:
     """Everything in force. *rules* ascend in precedence: of several that match,
 
@@ -189,6 +200,7 @@ class Policy:
     settings: Settings = Settings()
     whitelist: Whitelist = Whitelist()
     rules: tuple[Rule, ...] = ()
+    notify: Notify = Notify()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.actions.hooks import Hooks
+from tests.actions.webhook import Webhook, serve_webhook
 
 Write = Callable[[str, str], Path]
 
@@ -39,3 +40,9 @@ def write_script(script_dir: Path) -> Write:
 @pytest.fixture
 def hooks(script_dir: Path) -> Hooks:
     return Hooks(script_dir)
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with serve_webhook() as hook:
+        yield hook

@@ -2,58 +2,26 @@
 """The shipped example scripts do what they say, and careless ones stay harmless."""
 
 import asyncio
-import http.server
-import json
-import threading
-from collections.abc import Iterator
 from email import message_from_string
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from tests.actions.conftest import Write
 from tests.actions.hooks import Hooks
+from tests.actions.webhook import Webhook
 from tests.hostile import HOOKS, run_hooks, write_hooks
 
 EXAMPLES = Path(__file__).parents[2] / "etc" / "scripts"
 
 
-class Webhook(http.server.BaseHTTPRequestHandler):
-    received: list[Any]
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.received.append(json.loads(body))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def webhook() -> Iterator[tuple[str, list[Any]]]:
-    received: list[Any] = []
-    handler = type("Handler", (Webhook,), {"received": received})
-    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/", received
-        server.shutdown()
-        thread.join()
-
-
 def test_slack_gets_one_message_without_markup_of_the_attacker(
-    hooks: Hooks, write_script: Write, tmp_path: Path, webhook: tuple[str, list[Any]]
+    hooks: Hooks, write_script: Write, tmp_path: Path, webhook: Webhook
 ) -> None:
-    url, received = webhook
-    (tmp_path / "url").write_text(url + "\n")
+    (tmp_path / "url").write_text(webhook.url + "\n")
     text = (EXAMPLES / "slack").read_text()
     write_script("slack", text.replace("/etc/aegis/slack.url", str(tmp_path / "url")))
     hooks.run(argv=("x", "<!channel> \udcff"), suppressed=2)
     hooks.notice("script-finished")
-    [message] = received
+    [message] = webhook.received
     assert "blocked on" in message["text"] and "192.0.2.7:443" in message["text"]
     assert "&lt;!channel&gt; \ufffd" in message["text"] and "3 times" in message["text"]
 

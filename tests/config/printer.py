@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-from aegis.policy.model import Entry, Policy, Protocol, Rule, Where, Whitelist
+from aegis.policy.model import Entry, Notify, Policy, Protocol, Rule, Where, Whitelist
 
 NOWHERE = Where("", 0)
 _SELECTORS = ("exe", "path", "cmdline", "user", "unit")
@@ -19,7 +19,8 @@ _ANY_PORT = (1, 65535)
 
 def print_policy(policy: Policy) -> str:
     """TOML that means *policy*; its texts must be Unicode."""
-    blocks = [_global(policy), _whitelist(policy.whitelist), *map(_app, policy.rules)]
+    tables = [_global(policy), _whitelist(policy.whitelist), _notify(policy.notify)]
+    blocks = [*tables, *map(_app, policy.rules)]
     return "\n".join("".join(f"{line}\n" for line in block) for block in blocks)
 
 
@@ -36,6 +37,13 @@ def _whitelist(whitelist: Whitelist) -> Iterator[str]:
     yield _line("ports", [print_entry(entry) for entry in whitelist.ports])
     yield _line("programs", [program for program, _ in whitelist.programs])
     yield _line("resolvers", whitelist.resolvers)
+
+
+def _notify(notify: Notify) -> Iterator[str]:
+    yield "[notify]"
+    for key, value in vars(notify).items():
+        if value is not None:
+            yield _line(key, value)
 
 
 def _app(rule: Rule) -> Iterator[str]:

@@ -116,7 +116,10 @@ def test_whitelist(etc: Etc, text: str, error: str) -> None:
     [
         ("[globl]", '1:2: globl: there is no such table; did you mean "global"?'),
         ("[[apps]]", '1:3: apps: there is no such table; did you mean "app"?'),
-        ("[zzz]", "1:2: zzz: there is no such table; there are [global], [whitelist], [[app]]"),
+        (
+            "[zzz]",
+            "1:2: zzz: there is no such table; there are [global], [whitelist], [notify], [[app]]",
+        ),
         ('exe = "x"', "1:1: exe: stands outside of any table; write [[app]] above it"),
         ("ips = []", "1:1: ips: stands outside of any table; write [whitelist] above it"),
         (

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a notification says, to people and to programs."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from aegis.events.ecs import Record, to_json_line
+from aegis.events.text import printable
+
+_TEXT_MAX = 1000  # of a command line
+_EVENT_MAX = 65536  # bytes of JSON; of a longer event only the texts are sent
+_RULES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    title: str
+    text: str
+    event: Record | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the body of a webhook; ``title`` and ``message`` as apprise names them."""
+        event = self.event
+        if event is not None and len(to_json_line(event)) > _EVENT_MAX:
+            event = None
+        return {"title": self.title, "message": self.text, "event": event}
+
+
+def event_message(record: Record) -> Message:
+    """Return the message about an event; what the program chose is made printable."""
+    process, to, ours = record["process"], record["destination"], record["aegis"]
+    user = record["user"]
+    address = f"[{to['ip']}]" if ":" in to["ip"] else to["ip"]
+    where = f"{address}:{to.get('port', '')}/{record['network']['transport']}"
+    name = f" ({to['domain']})" if "domain" in to else ""
+    title = (
+        f"[aegis] {ours['verdict']} on {record['host']['name']}: {process['name']} -> {where}{name}"
+    )
+    lines = (
+        f"{process['executable']} (pid {process['pid']}, user {user.get('name', user['id'])})",
+        process["command_line"][:_TEXT_MAX],
+        f"rule {record['rule']['name']}; {ours['count']} times; {record['@timestamp']}",
+    )
+    return Message(printable(title), "\n".join(map(printable, lines)), record)
+
+
+def digest_message(over: Counter[str], window: int) -> Message:
+    """Return the one message about what was over the limits in *window* seconds."""
+    count = over.total()
+    most = [f"{number} by {rule}" for rule, number in over.most_common(_RULES_SHOWN)]
+    if len(over) > _RULES_SHOWN:
+        most.append("others")
+    text = f"{count} more events within {window} s were not notified of: {', '.join(most)}"
+    return Message(f"[aegis] {count} more events", printable(text))

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notifications to the targets of ``[notify]``: how many, to whom, and again when one fails.
+
+Who does the sending is a child (``notify_child``) that lives as long as it
+takes, without our rights. The file of URLs is read, and its owner and mode
+checked, each time. No URL is ever told: a target is its line and its scheme.
+"""
+
+import asyncio
+import json
+import math
+import os
+import sys
+import time
+from collections import Counter, OrderedDict
+from pathlib import Path
+
+from aegis.actions.account import Account, account_of
+from aegis.actions.budget import Budget
+from aegis.actions.message import Message, digest_message, event_message
+from aegis.actions.notice import Tell
+from aegis.actions.script_job import Command, run_command
+from aegis.errors import AegisError
+from aegis.events.ecs import Record
+from aegis.policy.model import Notify
+from aegis.policy.targets import Target, parse_targets
+from aegis.trust import ROOTS
+
+BACKOFF_S = (5.0, 30.0, 180.0)
+CHILD_S = 30.0
+PENDING_MAX = 64  # messages being sent, or waiting to be sent again
+_CHILDREN = 2  # at once
+_RULES_MAX = 8192  # budgets kept; the limits of two generations
+_OWN_S = 5.0  # how long an event may take to get here after its process ended
+_CHILD = str(Path(__file__).with_name("notify_child.py"))
+_ENV = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+
+
+class Notifier:
+    """Sends from the running event loop; *settings* may be replaced at any time.
+
+    *outcomes* counts deliveries, each of one message to one target, as "sent",
+    "failed" (given up) and "retried"; and events that were only "digested".
+    """
+
+    def __init__(self, settings: Notify, tell: Tell) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._tell = tell
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(_CHILDREN)
+        self._over: Counter[str] = Counter()  # events for the digest, by rule
+        self._digest: asyncio.TimerHandle | None = None
+        self._own: dict[int, float] = {}  # children → when they are forgotten
+        self.settings = settings
+
+    @property
+    def settings(self) -> Notify:
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Notify) -> None:
+        self._settings = settings
+        self._all = Budget(settings.limit, settings.window)
+        self._by_rule: OrderedDict[str, Budget] = OrderedDict()
+
+    def submit(self, record: Record) -> None:
+        """Notify of an event, or count it for the digest. Never waits, never raises.
+
+        Not of an event of our own children: that would never end.
+        """
+        if self.settings.urls_file is None or self._is_own(record["process"]["pid"]):
+            return
+        rule = record["rule"]["name"]
+        budget = self._budget(rule)
+        if len(self._tasks) < PENDING_MAX and budget.left() and self._all.left():
+            budget.use()
+            self._all.use()
+            self._send(event_message(record))
+            return
+        self.outcomes["digested"] += 1
+        self._over[rule] += 1
+        if self._digest is None:
+            loop = asyncio.get_running_loop()
+            self._digest = loop.call_later(self.settings.window, self._send_digest)
+
+    async def drain(self) -> None:
+        """Wait until nothing is being sent; a digest that is due later is not waited for."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Give up what is not sent yet, and tell how much that was."""
+        unsent = len(self._tasks)
+        for task in self._tasks:
+            task.cancel()
+        await self.drain()
+        untold = self._over.total()
+        if self._digest is not None:
+            self._digest.cancel()
+        if unsent or untold:
+            message = f"{unsent} notifications and a digest of {untold} events were not sent"
+            fields = {"event": {"outcome": "failure"}, "aegis": {"dropped": unsent + untold}}
+            self._tell("notifications-dropped", message, fields)
+
+    def _is_own(self, pid: int) -> bool:
+        now = time.monotonic()
+        self._own = {known: until for known, until in self._own.items() if until > now}
+        return pid in self._own
+
+    def _budget(self, rule: str) -> Budget:
+        known = self._by_rule.get(rule)
+        if known is None:
+            known = Budget(self.settings.rule_limit, self.settings.window)
+            self._by_rule[rule] = known
+            if len(self._by_rule) > _RULES_MAX:
+                self._by_rule.popitem(last=False)
+        return known
+
+    def _send_digest(self) -> None:
+        """What was over, once a window: neither budget holds it back."""
+        over, self._over, self._digest = self._over, Counter(), None
+        message = digest_message(over, self.settings.window)
+        self._tell("notifications-digested", message.text, {"aegis": {"digested": over.total()}})
+        self._send(message)
+
+    def _send(self, message: Message) -> None:
+        task = asyncio.create_task(self._deliver(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._delivered)
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.result()  # a defect must not pass in silence
+
+    async def _deliver(self, message: Message) -> None:
+        """Send to every target, and to those that failed again, later and later."""
+        left: dict[str, str] = {}  # target → why it failed
+        tried = False
+        for delay in (0.0, *BACKOFF_S):
+            await asyncio.sleep(delay)
+            try:
+                targets = self._targets()
+                account = self._account()
+            except (AegisError, OSError, ValueError) as error:
+                self._failed("", f"{self.settings.urls_file}: {error}")
+                return
+            wanted = [target for target in targets if not tried or target.key in left]
+            if tried:
+                self.outcomes["retried"] += len(wanted)
+            left = await self._try(message, wanted, account)
+            tried = True
+            if not left:
+                return
+        for target in wanted:
+            if target.key in left:
+                self._failed(_label(self.settings, target), left[target.key])
+
+    async def _try(
+        self, message: Message, targets: list[Target], account: Account | None
+    ) -> dict[str, str]:
+        """Return those of *targets* that failed, and why."""
+        if not targets:
+            return {}
+        request = {
+            "targets": {target.key: target.url for target in targets},
+            "message": message.as_json(),
+        }
+        command = Command(
+            [sys.executable, "-I", "-B", _CHILD],
+            json.dumps(request).encode(),
+            _ENV,
+            account=account,
+        )
+        async with self._places:
+            try:
+                result = await run_command(command, CHILD_S, self._started)
+            except OSError as error:
+                return dict.fromkeys((t.key for t in targets), error.strerror or "cannot be run")
+            self._own[result.pid] = time.monotonic() + _OWN_S
+        answers = _parse_answers(result.output)
+        answers = {t.key: answers.get(t.key, "the sender did not finish") for t in targets}
+        failed = {key: reason for key, reason in answers.items() if reason}
+        self.outcomes["sent"] += len(targets) - len(failed)
+        return failed
+
+    def _started(self, pid: int) -> None:
+        self._own[pid] = math.inf
+
+    def _failed(self, target: str, reason: str) -> None:
+        self.outcomes["failed"] += 1
+        message = f"notification{target and ' to ' + target} failed: {reason}"
+        self._tell("notify-failed", message, {"event": {"outcome": "failure"}})
+
+    def _targets(self) -> tuple[Target, ...]:
+        return parse_targets(ROOTS.read(str(self.settings.urls_file), private=True))
+
+    def _account(self) -> Account | None:
+        return None if self.settings.user == os.geteuid() else account_of(self.settings.user)
+
+
+def _label(settings: Notify, target: Target) -> str:
+    return f"{settings.urls_file}:{target.line} ({target.scheme})"
+
+
+def _parse_answers(output: bytes) -> dict[str, str]:
+    try:
+        answers = json.loads(output)
+    except ValueError:
+        return {}
+    return answers if isinstance(answers, dict) else {}
