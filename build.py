@@ -94,7 +94,9 @@ def declarations() -> str:
 
 def abi_name() -> str:
     """Name the layout of all maps; agents of one name may share pinned maps."""
-    sources = b"".join((KERNEL / name).read_bytes() for name in ("aegis.h", "records.h", "maps.bpf.h"))
+    sources = b"".join(
+        (KERNEL / name).read_bytes() for name in ("aegis.h", "records.h", "maps.bpf.h")
+    )
     return hashlib.sha256(sources).hexdigest()[:16]
 
 
