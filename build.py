@@ -114,7 +114,8 @@ def build_extension() -> Path:
     flags = ["-O2", "-g", "-Wall", "-fPIC", "-shared", f"-ffile-prefix-map={ROOT}=."]
     flags += [f'-DAEGIS_ABI="{abi_name()}"', f"-I{KERNEL}", f"-I{OUT}", f"-I{python}"]
     hardening = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wl,-z,relro,-z,now"]
-    run("cc", *flags, *hardening, source, KERNEL / "shim.c", "-lbpf", "-o", target)
+    shims = sorted(KERNEL.glob("shim*.c"))
+    run("cc", *flags, *hardening, source, *shims, "-lbpf", "-o", target)
     return target
 
 

@@ -23,11 +23,13 @@ from aegis.bpf.kernel import Kernel
 from aegis.config.load import Loaded, load_policy
 from aegis.errors import AegisError, ControlError
 from aegis.events.context import Context
+from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.facts import Facts
 from aegis.naming import Naming
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Mode, Policy, Resolution
+from aegis.recording import Recorder
 from aegis.resolving import Resolving
 
 GENERATIONS_KEPT = 64  # to name the rules of records judged a moment ago
@@ -43,6 +45,7 @@ class Options:
     cgroup: Path
     mode: Mode | None = None
     log: Path = LOG_PATH
+    history: Path = HISTORY_PATH
 
 
 class Agent:
@@ -71,6 +74,7 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
         self._policy = Policy()
         self._facts: Facts | None = None
+        self._recorder: Recorder | None = None
         self._server: asyncio.Server | None = None
 
     @property
@@ -103,23 +107,30 @@ class Agent:
                 loaded.policy.settings, tell=self._reactions.notice
             )
             self._reactions.notifier = Notifier(loaded.policy.notify, tell=self._reactions.notice)
+            self._recorder = Recorder(
+                self._kernel.sums(),
+                lambda: self._kernel.counters()["decided"],
+                self.options.history,
+                tell=self._reactions.notice,
+            )
             await self._put_in_force(loaded.policy)
             self._kernel.attach()
         except BaseException:
             self._kernel.abandon()
             raise
         self._server = await control_server.serve(self.instance, self._handle_request)
-        self._watch(facts)
+        self._watch(facts, self._recorder)
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
         self._say("aegis: ready")
 
-    def _watch(self, facts: Facts) -> None:
+    def _watch(self, facts: Facts, recorder: Recorder) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_by_signal()))
         facts.watch()
         self._spawn(facts.tick())
+        self._spawn(recorder.record_forever())
         self._spawn(self._resolving.refresh_forever(self._names_changed))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -149,6 +160,8 @@ class Agent:
             self._reactions.scripts.settings = policy.settings
         if self._reactions.notifier is not None:
             self._reactions.notifier.settings = policy.notify
+        if self._recorder is not None:
+            self._recorder.settings = policy.settings
         return generation
 
     def _apply(self, policy: Policy, resolution: Resolution) -> int:
@@ -217,10 +230,21 @@ class Agent:
             return await self.reload()
         if request == "status":
             return self.status()
+        if request == "record":
+            return await self.record()
         if request == "stop":
             self._stopping.set()
             return {"pid": os.getpid()}
         raise ControlError(f"unknown request {request!r}")
+
+    async def record(self) -> dict[str, Any]:
+        """Put in history what was decided until now."""
+        if self._recorder is None:
+            raise ControlError("not ready")
+        await self._recorder.record()
+        if self._recorder.error is not None:
+            raise self._recorder.error
+        return {"path": str(self._recorder.path)}
 
     def status(self) -> dict[str, Any]:
         """What only the agent knows; the kernel's own state is read from the pins."""
@@ -257,6 +281,8 @@ class Agent:
             await self._reactions.scripts.close()
         if self._reactions.notifier is not None:
             await self._reactions.notifier.close()
+        if self._recorder is not None:
+            await self._recorder.close()
         self._log.close()
         self._after_batch()
         self._kernel.close()

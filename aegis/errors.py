@@ -16,3 +16,7 @@ class ControlError(AegisError):
 
 class ScriptError(AegisError):
     """A hook script may not be run: wrong owner, mode or kind of file."""
+
+
+class HistoryError(AegisError):
+    """The history file cannot be read or written."""

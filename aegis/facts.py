@@ -16,6 +16,12 @@ TICK_S = 1.0
 LAST_TURN_S = 2.0  # at the end; what is left then waits for the next agent
 TURN_S = 0.02  # then other work gets the loop: a flood must not hold up a reload
 
+# Counter -> kind of notice, and what happened to so many.
+_LOST = {
+    "lost": ("events-lost", "events were lost: the ring was full; verdicts stood"),
+    "history_lost": ("history-lost", "decisions are not in history: its kernel table was full"),
+}
+
 
 class Facts:
     """Reads the ring of a started *kernel* on the running loop until ``close``.
@@ -35,7 +41,8 @@ class Facts:
         self._reactions = reactions
         self._after_batch = after_batch
         self._ring = kernel.open_ring()
-        self._lost = kernel.counters()["lost"]
+        counters = kernel.counters()
+        self._lost = {name: counters[name] for name in _LOST}
 
     def watch(self) -> None:
         """Handle records as they come; also those an earlier agent did not read."""
@@ -65,12 +72,12 @@ class Facts:
             self.flush()
 
     def _tell_lost(self) -> None:
-        lost = self._kernel.counters()["lost"]
-        count = lost - self._lost
-        self._lost = lost
-        if count:
-            message = f"{count} events were lost: the ring was full; verdicts stood"
-            self._reactions.notice("events-lost", message, {"aegis": {"lost": count}})
+        counters = self._kernel.counters()
+        for name, before in self._lost.items():
+            count, self._lost[name] = counters[name] - before, counters[name]
+            if count:
+                kind, message = _LOST[name]
+                self._reactions.notice(kind, f"{count} {message}", {"aegis": {"lost": count}})
 
     def close(self) -> None:
         """Handle what is still in the ring, then let go of it."""

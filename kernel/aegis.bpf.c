@@ -2,8 +2,8 @@
 /*
  * The hooks. Each parses its context and calls one function; the ideas are in
  * identity.bpf.h (who), classify.bpf.h (which rule), decide.bpf.h (verdict),
- * report.bpf.h (telling), owner.bpf.h (whose a bound socket is), inbound.bpf.h and
- * datagram.bpf.h (what comes in).
+ * report.bpf.h (telling), history.bpf.h (adding up), owner.bpf.h (whose a bound
+ * socket is), inbound.bpf.h and datagram.bpf.h (what comes in).
  */
 #include "core.bpf.h"
 #include "identity.bpf.h"
@@ -174,7 +174,7 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 		return broken();
 	if (hook == AEGIS_HOOK_SENDMSG)
 		note_sent(ctx, config, &d, &flow);
-	count_verdict(&d);
+	count_verdict(proc, &d, &flow);
 	if (d.report) {
 		parse_source(&flow, ctx);
 		aegis_report(proc, NULL, config, &d, &flow);
@@ -257,7 +257,7 @@ int aegis_socket(struct bpf_sock *ctx)
 	flow.protocol = ctx->protocol;
 	if (!aegis_decide(&d, config, class_, proc->flags, &flow))
 		return broken();
-	count_verdict(&d);
+	count_verdict(proc, &d, &flow);
 	if (d.report)
 		aegis_report(proc, NULL, config, &d, &flow);
 	return d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_DENY : AEGIS_ALLOW;

@@ -35,6 +35,8 @@ enum aegis_limit {
 	AEGIS_DETENT_MAX = 16384,	/* reports remembered for detent */
 	AEGIS_LISTENERS_MAX = 16384,	/* bound sockets whose owner is kept */
 	AEGIS_PEERS_MAX = 16384,	/* who lately spoke to which UDP socket, and whom it spoke to */
+	AEGIS_HISTORY_MAX = 65536,	/* aggregates between two sweeps of the agent */
+	AEGIS_PROGRAMS_MAX = 16384,	/* programs with a number for history */
 	AEGIS_RING_BYTES = 8388608,	/* event ring; a power of two pages */
 	AEGIS_JUDGE_MAX = 64,		/* questions judged in one test run */
 };
@@ -176,7 +178,8 @@ enum aegis_counter {
 	AEGIS_COUNTER_IDENTITY_MISSING = 9, /* decisions without a recorded identity */
 	AEGIS_COUNTER_DETENT_FAILED = 10, /* no detent entry: reported anew */
 	AEGIS_COUNTER_BROKEN = 11,	/* blocked and lost: a table that must be there was not */
-	AEGIS_COUNTER_MAX = 12,
+	AEGIS_COUNTER_HISTORY_LOST = 12, /* decided = counts in history + this */
+	AEGIS_COUNTER_MAX = 13,
 };
 
 /* One for each CPU; their sum is the truth. */

@@ -115,7 +115,7 @@ static __always_inline void took_datagram(struct bpf_sock_addr *ctx, bool is_v6)
 		heard.generation = config->generation;
 		bpf_map_update_elem(&peers, &key, &heard, BPF_ANY);
 	}
-	count_verdict(&d);
+	count_verdict(proc, &d, &flow);
 	if (d.report)
 		aegis_report(proc, NULL, config, &d, &flow);
 }

@@ -203,6 +203,7 @@ fill_file(struct aegis_proc *proc, struct file *file, struct task_struct *task)
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 
 	proc->root_off = 0;
+	proc->program = 0;
 	__builtin_memset(&proc->exe, 0, sizeof(proc->exe));
 	__builtin_memset(&proc->path, 0, sizeof(proc->path));
 	proc->inode = BPF_CORE_READ(inode, i_ino);

@@ -38,7 +38,7 @@ judge_packet(struct aegis_label *label, struct aegis_config *config, struct flow
 	if (only_blocked && d.verdict != AEGIS_VERDICT_BLOCKED)
 		return AEGIS_ALLOW;
 	count(AEGIS_COUNTER_DECIDED);
-	count_verdict(&d);
+	count_verdict(proc, &d, flow);
 	if (d.report)
 		aegis_report(proc, owner, config, &d, flow);
 	return d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_DENY : AEGIS_ALLOW;
@@ -70,7 +70,7 @@ static __always_inline int bind_verdict(struct bpf_sock_addr *ctx, bool is_v6)
 		/* What is not refused is told by listen(), or when somebody comes. */
 		if (d.verdict == AEGIS_VERDICT_ALLOWED)
 			d.report = 0;
-		count_verdict(&d);
+		count_verdict(proc, &d, &flow);
 		if (d.report)
 			aegis_report(proc, NULL, config, &d, &flow);
 		if (d.verdict == AEGIS_VERDICT_BLOCKED)

@@ -20,6 +20,8 @@ struct aegis_proc {
 	__u16 root_off;			/* into path: as seen from its own root; 0: the same */
 	__u16 pad;
 	struct aegis_name exe;		/* base name, zero padded: a map key */
+	__u32 program;			/* its number in `programs`; 0: none yet */
+	__u32 lasting;			/* with the path, a struct aegis_program: set for its number */
 	struct aegis_text path;		/* zero padded: a map key */
 	char cmdline[512];
 };
@@ -68,6 +70,40 @@ struct aegis_detent_key {
 struct aegis_detent {
 	__u64 reported_boot_ns;		/* 0: never */
 	__u64 suppressed;		/* since then */
+};
+
+/* A program as history knows it, whatever its process: key of `programs`. */
+struct aegis_program {
+	__u32 identity;			/* enum aegis_identity bits, the lasting ones */
+	struct aegis_text path;
+};
+
+/* What one program did alike in one epoch. The epoch comes first: aegis_map_read() skips by it. */
+struct aegis_history_key {
+	__u32 epoch;
+	__u32 program;			/* a number of `programs`; 0: that table was full */
+	__u16 port;
+	__u8 direction;
+	__u8 protocol;
+	__u8 verdict;
+	__u8 is_socket;			/* socket(): the port is an enum aegis_socket bit */
+	__u8 pad[2];
+	__u8 addr[16];
+};
+
+struct aegis_history {
+	__u64 count;
+	__u64 reports;			/* of them off the map: emitted, suppressed or lost */
+	__u64 first_boot_ns;
+	__u64 last_boot_ns;		/* to the jiffy */
+	__u64 last_jiffies;
+};
+
+/* Written by the agent: decided = taken + counts in epochs from *untaken* on + history_lost. */
+struct aegis_epoch {
+	__u64 taken;			/* decisions of all epochs before *untaken*: safe in user space */
+	__u32 current;
+	__u32 untaken;
 };
 
 struct aegis_event {
@@ -128,7 +164,11 @@ struct aegis_judge {
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */
-_Static_assert(sizeof(struct aegis_proc) == 888, "proc ABI");
+_Static_assert(sizeof(struct aegis_proc) == 896, "proc ABI");
+_Static_assert(__builtin_offsetof(struct aegis_proc, path) ==
+	       __builtin_offsetof(struct aegis_proc, lasting) +
+	       __builtin_offsetof(struct aegis_program, path), "a program inside a process");
+_Static_assert(sizeof(struct aegis_history_key) == 32, "history ABI");
 _Static_assert(sizeof(struct aegis_detent_key) == 48, "detent ABI");
 _Static_assert(sizeof(struct aegis_owner) == 152, "owner ABI");
 _Static_assert(sizeof(struct aegis_peer_key) == 32, "peer ABI");

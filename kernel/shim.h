@@ -35,8 +35,6 @@ int aegis_attach_cgroup(struct aegis_object *object, const char *program, int cg
 int aegis_attach_tracing(struct aegis_object *object, const char *program);
 int aegis_link_update(int link_fd, int program_fd);
 int aegis_link_detach(int link_fd);
-/* 1 while it runs; 0 once taken off its cgroup, though it may still be pinned. */
-int aegis_link_attached(int link_fd);
 
 /* Pins. */
 int aegis_pin(int fd, const char *path);
@@ -52,6 +50,12 @@ int aegis_map_verify(int fd, const char *keys, size_t key_size,
 int aegis_map_clear(int fd, const char *keys, size_t key_size, size_t count);
 /* Deletes every entry whose key has another __u32 than *keep* at byte *at*. */
 int aegis_map_sweep(int fd, size_t key_size, size_t at, uint32_t keep);
+/*
+ * Copies every entry out, at most *capacity*, but those whose key begins with *skip* (NULL: none).
+ * Entries that come or go meanwhile may be missed or seen twice; -ENOSPC: more than *capacity*.
+ */
+int aegis_map_read(int fd, size_t key_size, size_t value_size, const uint32_t *skip,
+		   char *keys, char *values, size_t capacity);
 int aegis_map_lookup(int fd, const char *key, char *value);
 int aegis_map_next_key(int fd, const char *key, char *next);
 /* Adds up all CPUs' counters into 16 numbers, by enum aegis_counter. */

@@ -6,6 +6,7 @@
 #ifndef AEGIS_VERDICT_BPF_H
 #define AEGIS_VERDICT_BPF_H
 
+#include "history.bpf.h"
 #include "report.bpf.h"
 
 static __always_inline struct aegis_config *current_config(void)
@@ -71,6 +72,7 @@ static __always_inline int broken(void)
 	count(AEGIS_COUNTER_BROKEN);
 	count(AEGIS_COUNTER_BLOCKED);
 	count(AEGIS_COUNTER_LOST);
+	count(AEGIS_COUNTER_HISTORY_LOST);
 	return AEGIS_DENY;
 }
 
@@ -81,13 +83,15 @@ static __always_inline __u16 protocol_of(__u32 protocol)
 }
 
 /* Every decision is one of these three, and one of emitted, suppressed, lost, quiet. */
-static __always_inline void count_verdict(const struct decision *d)
+static __always_inline void
+count_verdict(struct aegis_proc *proc, struct decision *d, struct flow *flow)
 {
 	count(d->verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_COUNTER_BLOCKED :
 	      d->verdict == AEGIS_VERDICT_ALLOWED ? AEGIS_COUNTER_ALLOWED :
 	      AEGIS_COUNTER_WOULD_BLOCK);
 	if (!d->report)
 		count(AEGIS_COUNTER_QUIET);
+	aegis_remember(proc, d, flow);
 }
 
 #endif

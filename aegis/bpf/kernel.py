@@ -12,6 +12,7 @@ from aegis.bpf.maps import KEY_OF_ONE, check
 from aegis.bpf.object import MAPS, UNKEYED_MAPS, BpfObject, read_counters
 from aegis.bpf.pins import Pins, mount_bpffs
 from aegis.bpf.ring import Ring
+from aegis.bpf.sums import KernelSums
 from aegis.errors import KernelError
 from aegis.policy.tables import Tables
 
@@ -160,6 +161,9 @@ class Kernel:
 
     def open_ring(self) -> Ring:
         return Ring(self.object.map_fd("events"))
+
+    def sums(self) -> KernelSums:
+        return KernelSums(self.object.maps)
 
     def counters(self) -> dict[str, int]:
         """See :func:`read_counters`."""

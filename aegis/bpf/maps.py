@@ -59,6 +59,24 @@ class Map:
         result = lib.aegis_map_sweep(self.fd, self.key_size, at, keep)
         return check(result, f"sweeping the kernel table '{self.name}'")
 
+    def read(self, capacity: int, skip: int | None = None) -> tuple[bytes, bytes]:
+        """Return all keys and all values of a hash, each one after the other without gaps.
+
+        *skip*: leave out the keys that begin with this __u32 (host order).
+
+        :raises KernelError: when there are more than *capacity*.
+        """
+        keys, values = bytearray(capacity * self.key_size), bytearray(capacity * self.value_size)
+        skipped = ffi.NULL if skip is None else ffi.new("uint32_t *", skip)
+        sizes = (self.key_size, self.value_size)
+        places = (ffi.from_buffer(keys), ffi.from_buffer(values), capacity)
+        result = lib.aegis_map_read(self.fd, *sizes, skipped, *places)
+        count = check(result, f"reading the kernel table '{self.name}'")
+        return (
+            bytes(memoryview(keys)[: count * self.key_size]),
+            bytes(memoryview(values)[: count * self.value_size]),
+        )
+
     def get(self, key: bytes) -> bytes | None:
         value = ffi.new("char[]", self.value_size)
         result = lib.aegis_map_lookup(self.fd, key, value)

@@ -32,6 +32,10 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "listeners": ("u64", "aegis_proc"),
     "owners": ("u64", "aegis_owner"),
     "peers": ("aegis_peer_key", "aegis_peer"),
+    "history": ("aegis_history_key", "aegis_history"),
+    "epoch": (None, "aegis_epoch"),
+    "programs": ("aegis_program", None),
+    "program_count": (None, None),
     "counters": (None, "aegis_counters"),
     "host": (None, "aegis_host"),
     "judgements": (None, "aegis_judge"),
@@ -43,6 +47,12 @@ GENERATION_MAPS = ("hosts", "nets", "rules")
 def _size(struct: str | None) -> int:
     scalars = {None: 4, "u64": 8}
     return scalars[struct] if struct in scalars else layout(str(struct)).size
+
+
+def open_map(name: str, fd: int) -> Map:
+    """The map of that name of ours, open as *fd*."""
+    key, value = MAPS[name]
+    return Map(name, fd, _size(key), _size(value))
 
 
 class BpfObject:
@@ -66,10 +76,7 @@ class BpfObject:
             check(lib.aegis_reuse_map(self._handle, name.encode(), fd), f"adopting map {name}")
         if lib.aegis_load(self._handle) < 0:
             raise KernelError(f"the kernel refused the BPF programs\n{_log()}")
-        self.maps = {
-            name: Map(name, self.map_fd(name), _size(key), _size(value))
-            for name, (key, value) in MAPS.items()
-        }
+        self.maps = {name: open_map(name, self.map_fd(name)) for name in MAPS}
         active = self.maps["active"].get(KEY_OF_ONE) or b""
         self.generation = int.from_bytes(active, sys.byteorder)
         self._held: dict[str, bytes] | None = None  # keys in the maps; None: not known

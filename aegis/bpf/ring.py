@@ -24,8 +24,8 @@ REASONS = {getattr(lib, f"AEGIS_REASON_{reason.name}"): reason for reason in Rea
 SCOPE_NAMES = {number: scope for scope, number in SCOPES.items()}
 _MODES = {number: mode for mode, number in MODES.items()}
 _HOOKS = {getattr(lib, f"AEGIS_HOOK_{hook.name}"): hook for hook in Hook}
-_DIRECTIONS = {number: direction for direction, number in DIRECTIONS.items()}
-_TRANSPORTS = {
+DIRECTION_NAMES = {number: direction for direction, number in DIRECTIONS.items()}
+TRANSPORTS = {
     lib.AEGIS_PROTOCOL_ICMP: "icmp",
     lib.AEGIS_PROTOCOL_TCP: "tcp",
     lib.AEGIS_PROTOCOL_UDP: "udp",
@@ -99,8 +99,8 @@ def to_event(record: dict[str, Any], rule: str, actions: Actions) -> Event:
         cgroup_id=record["owner.cgroup_id"],
         unit=unit or None,
         hook=hook,
-        direction=_DIRECTIONS[record["direction"]],
-        transport=_TRANSPORTS.get(record["protocol"], str(record["protocol"])),
+        direction=DIRECTION_NAMES[record["direction"]],
+        transport=TRANSPORTS.get(record["protocol"], str(record["protocol"])),
         scope=SCOPE_NAMES[record["scope"]],
         verdict=VERDICTS[record["verdict"]],
         reason=REASONS[record["reason"]],

@@ -5,25 +5,25 @@ import os
 import sys
 from dataclasses import dataclass
 
-from aegis._bpf import lib
 from aegis.bpf.generation import MODES, index_key
 from aegis.bpf.kernel import CGROUP, TRACING
 from aegis.bpf.layout import layout
-from aegis.bpf.maps import KEY_OF_ONE, Map, check
-from aegis.bpf.object import read_counters
+from aegis.bpf.maps import KEY_OF_ONE, Map
+from aegis.bpf.object import open_map, read_counters
 from aegis.bpf.pins import Pins
+from aegis.bpf.sums import SUM_MAPS, KernelSums
 
 
 @dataclass(frozen=True)
 class State:
-    """One instance. *attached*: its programs that run; *missing*: those that should and do not."""
+    """One instance. *missing*: links that should be pinned and are not."""
 
     instance: str
     loaded: bool
     generation: int = 0
     mode: str = ""
     counters: dict[str, int] | None = None
-    attached: tuple[str, ...] = ()
+    history: dict[str, int] | None = None  # decisions: taken by agents, pending in the kernel
     missing: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()  # other agents' ABIs that are still pinned
 
@@ -37,7 +37,7 @@ def read_state(instance: str) -> State:
     foreign = tuple(other.folder.name for other in pins.others())
     if not pins.exists():
         return State(instance, loaded=False, foreign=foreign)
-    attached = tuple(name for name in pins.names("links") if _is_attached(pins, name))
+    links = pins.names("links")
     generation = int.from_bytes(_value(pins, "active", 0, 4), sys.byteorder)
     row = layout("aegis_config")
     config = row.unpack(_value(pins, "configs", generation & 1, row.size))
@@ -52,19 +52,22 @@ def read_state(instance: str) -> State:
         generation=generation,
         mode=str({number: mode for mode, number in MODES.items()}[config["mode"]]),
         counters=sums,
-        attached=attached,
-        missing=tuple(name for name in (*TRACING, *CGROUP) if name not in attached),
+        history=_read_history(pins),
+        missing=tuple(name for name in (*TRACING, *CGROUP) if name not in links),
         foreign=foreign,
     )
 
 
-def _is_attached(pins: Pins, name: str) -> bool:
-    # Pinned is not enough: a link can be taken off its cgroup, or the cgroup be gone.
-    fd = pins.open(pins.link_path(name))
+def _read_history(pins: Pins) -> dict[str, int]:
+    maps: dict[str, Map] = {}
     try:
-        return check(lib.aegis_link_attached(fd), f"asking about {name}") == 1
+        for name in SUM_MAPS:
+            maps[name] = open_map(name, pins.open(pins.map_path(name)))
+        kernel = KernelSums(maps)
+        return {"taken": kernel.epoch().taken, "pending": kernel.pending()}
     finally:
-        os.close(fd)
+        for table in maps.values():
+            os.close(table.fd)
 
 
 def _value(pins: Pins, name: str, index: int, size: int) -> bytes:

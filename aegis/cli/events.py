@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``aegis events``: the event log, read, filtered and followed."""
+"""``aegis events``: the event log and history, read, filtered and followed."""
 
 import argparse
 import os
@@ -7,11 +7,16 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
-from aegis.cli.live import LiveView
-from aegis.errors import AegisError
+from aegis import control
+from aegis.cli.live import LiveView, summary_line
+from aegis.errors import AegisError, ControlError
 from aegis.events.ecs import Record, to_json_line
+from aegis.events.fact_ecs import Told, to_ecs_fact
+from aegis.events.facts import Fact
+from aegis.events.history import HISTORY_PATH, History
 from aegis.events.log_file import LOG_PATH, Skipped, follow, read_log
 from aegis.policy.model import Verdict
 
@@ -23,9 +28,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command to those of ``aegis``."""
     parser = subparsers.add_parser(
         "events",
-        help="show the event log",
-        description="Show what was reported, oldest first. Without --since: all of the current "
-        "log file, or with --follow its last 10 records.",
+        help="show the event log and history",
+        description="Show what was reported, oldest first, and then what history knows of in the "
+        "same time and no record of the log tells. Without --since: all of the current log file, "
+        "or with --follow its last 10 records.",
     )
     parser.add_argument("-f", "--follow", action="store_true", help="wait for more, until Ctrl-C")
     parser.add_argument(
@@ -41,8 +47,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--verdict", action="append", choices=[v.value for v in Verdict], help="may be repeated"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--file", metavar="PATH", type=Path, help=f"the log (default: {LOG_PATH})")
     parser.add_argument(
-        "--file", metavar="PATH", type=Path, default=LOG_PATH, help=f"default: {LOG_PATH}"
+        "--summary",
+        action="store_true",
+        help="history alone: each program, destination and verdict, what is quiet too",
+    )
+    parser.add_argument(
+        "--history",
+        metavar="PATH",
+        type=Path,
+        help=f"default: {HISTORY_PATH}, or none if --file is given",
     )
     parser.set_defaults(run=run)
 
@@ -64,8 +79,11 @@ def run(args: argparse.Namespace) -> int:
     skipped = Skipped()
     show = _show_json if args.json else LiveView(sys.stdout).show
     try:
-        for record in _chosen(_records(args, skipped), args.exe, args.verdict):
-            show(record)
+        if args.summary:
+            _summarise(args)
+        else:
+            for record in _chosen(_records(args, skipped), args.exe, args.verdict):
+                show(record)
         sys.stdout.flush()
     except KeyboardInterrupt:
         pass
@@ -78,13 +96,41 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _since(args: argparse.Namespace) -> float | None:
+    return None if args.since is None else time.time() - args.since
+
+
 def _records(args: argparse.Namespace, skipped: Skipped) -> Iterator[Record]:
-    since = None if args.since is None else time.time() - args.since
-    if not args.follow:
-        return read_log(args.file, since, skipped)
-    if since is None:
-        return follow(args.file, skipped, last=_LAST_LINES)
-    return follow(args.file, skipped, since=since)
+    since, log = _since(args), args.file or LOG_PATH
+    if args.follow:
+        last = _LAST_LINES if since is None else None
+        yield from follow(log, skipped, since=since, last=last)
+    told = Told()
+    yield from told.watch(read_log(log, since, skipped))
+    if args.history is None and (args.file is not None or not HISTORY_PATH.exists()):
+        return
+    yield from told.missing(_facts(args, told.since if since is None else since))
+
+
+def _facts(args: argparse.Namespace, since: float | None) -> Iterator[Fact]:
+    """What history knows, up to this moment if the agent that keeps it runs."""
+    path = args.history or HISTORY_PATH
+    for instance in control.running():
+        with suppress(ControlError):
+            control.ask(instance, "record")
+    with closing(History(path, read_only=True)) as history:
+        yield from history.facts(since)
+
+
+def _summarise(args: argparse.Namespace) -> None:
+    for fact in _facts(args, _since(args)):
+        record = to_ecs_fact(fact)
+        if not any(_chosen([record], args.exe, args.verdict)):
+            continue
+        if args.json:
+            _show_json(record)
+        else:
+            print(summary_line(record))
 
 
 def _chosen(

@@ -85,9 +85,23 @@ def _event_lines(record: Record, width: int) -> list[list[Part]]:
 def _details(record: Record) -> list[str]:
     count = _get(record, "aegis.count")
     details = [f"{count} times"] if isinstance(count, int) and count > 1 else []
+    if _get(record, "aegis.history"):
+        details.append("known from history")
     if _get(record, "aegis.would_kill"):
         details.append("would kill")
     return details
+
+
+def summary_line(record: Record) -> str:
+    """Return a fact of history as one line; nothing in it can steer a terminal."""
+    trusted = "trusted" in (_get(record, "aegis.identity") or ())
+    program = _text(record, "process.executable") or "(not recorded)"
+    verdict = _text(record, "aegis.verdict").replace("-", " ").upper()
+    times = f"{_get(record, 'aegis.count'):>9,}"
+    return (
+        f"{_moment(record):%Y-%m-%d %H:%M} {verdict:<11} {times}  {program}"
+        f"{'' if trusted else ' (untrusted)'}{_where(record)}"
+    )
 
 
 def _where(record: Record) -> str:
@@ -126,10 +140,13 @@ def _notice_lines(record: Record) -> list[list[Part]]:
 
 def _clock(record: Record) -> str:
     try:
-        moment = datetime.fromisoformat(str(_get(record, "@timestamp")))
+        return f"{_moment(record):%H:%M:%S}"
     except ValueError:
         return "--:--:--"
-    return f"{moment.astimezone():%H:%M:%S}"
+
+
+def _moment(record: Record) -> datetime:
+    return datetime.fromisoformat(str(_get(record, "@timestamp"))).astimezone()
 
 
 def _line(parts: list[Part], width: int, *, colour: bool) -> str:

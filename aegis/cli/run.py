@@ -13,6 +13,7 @@ from aegis.cli.live import LiveView
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
 from aegis.config.load import MAIN_FILE
 from aegis.events.ecs import Record, to_json_line
+from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.events.text import printable
 from aegis.policy.model import Mode
@@ -42,6 +43,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--log", type=Path, default=LOG_PATH, metavar="FILE",
                         help="event log (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--history", type=Path, default=HISTORY_PATH, metavar="FILE",
+                        help="sums of all decisions (default: %(default)s)")  # fmt: skip
     parser.add_argument("--unload-on-exit", action="store_true",
                         help="take everything out of the kernel when stopping")  # fmt: skip
     parser.set_defaults(run=run)
@@ -85,7 +88,7 @@ def say(line: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     output = Output(as_json=args.json)
-    options = Options(args.config, chosen_cgroup(args), args.mode, args.log)
+    options = Options(args.config, chosen_cgroup(args), args.mode, args.log, args.history)
     instance = asyncio.run(_run(options, output))
     if args.unload_on_exit:
         for pins in all_pins(instance):

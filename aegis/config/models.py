@@ -117,6 +117,12 @@ class GlobalTable(Table):
     script_user: UserName | None = Field(
         None, description="User name or uid hook scripts run as; root if not given."
     )
+    history_days: Annotated[int, Field(ge=1, le=36500)] = Field(
+        _SETTINGS.history_days, description="Days a row of history is kept after its last use."
+    )
+    history_rows: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
+        _SETTINGS.history_rows, description="Rows of history kept; the oldest go first."
+    )
 
 
 class WhitelistTable(Table):

@@ -34,6 +34,7 @@ _IANA = {
     **{"icmp": "1", "tcp": "6", "udp": "17", "dccp": "33"},
     **{"ipv6-icmp": "58", "sctp": "132", "udplite": "136"},
 }
+TRANSPORTS = {int(number): name for name, number in _IANA.items()}
 _DEEDS = {Hook.SOCKET: "socket", Hook.BIND: "listen", Hook.LISTEN: "listen"}
 _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
@@ -45,23 +46,28 @@ def to_ecs(event: Event, context: Context) -> Record:
         **_base(context, context.wall_time(event.boot_ns)),
         "process": _process(event, context, lost),
         "user": _user(event.uid, context),
-        "network": _network(event),
+        "network": network(event.transport, event.destination, event.direction),
         "rule": {"name": json_text(event.rule)},
         "aegis": _aegis(event, lost),
     }
-    kind, kind_type, outcome = _OUTCOME[event.verdict]
-    record["event"] |= {
-        "kind": kind,
-        "category": ["network"],
-        "type": ["connection", kind_type],
-        "action": f"{_DEEDS.get(event.hook, 'connection')}-{event.verdict.value}",
-        "outcome": outcome,
-    }
+    record["event"] |= deed(_DEEDS.get(event.hook, "connection"), event.verdict)
     if event.destination is not None:
         record["destination"] = _destination(event.destination, event.destination_port, context)
     if event.source is not None:
         record["source"] = _endpoint(event.source, event.source_port)
     return record
+
+
+def deed(what: str, verdict: Verdict) -> Record:
+    """Return the ECS ``event`` of *what* (``connection``) that got *verdict*."""
+    kind, kind_type, outcome = _OUTCOME[verdict]
+    return {
+        "kind": kind,
+        "category": ["network"],
+        "type": ["connection", kind_type],
+        "action": f"{what}-{verdict.value}",
+        "outcome": outcome,
+    }
 
 
 def to_ecs_notice(
@@ -146,14 +152,15 @@ def _destination(address: Address, port: int, context: Context) -> Record:
     return destination
 
 
-def _network(event: Event) -> Record:
-    version = {} if event.destination is None else {"type": f"ipv{event.destination.version}"}
+def network(transport: str, address: Address | None, direction: Direction) -> Record:
+    """Return the ECS ``network`` of a connection with *address*, if with any."""
+    version = {} if address is None else {"type": f"ipv{address.version}"}
     return {
-        "transport": event.transport,
-        "iana_number": _IANA.get(event.transport, event.transport),
+        "transport": transport,
+        "iana_number": _IANA.get(transport, transport),
         **version,
         # ECS words for a host's own view of a connection.
-        "direction": "egress" if event.direction is Direction.OUT else "ingress",
+        "direction": "egress" if direction is Direction.OUT else "ingress",
     }
 
 

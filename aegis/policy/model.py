@@ -177,6 +177,8 @@ class Settings:
     script_jobs: int = 4
     script_queue: int = 1000
     script_user: int | None = None  # uid; None: the agent's own user
+    history_days: int = 90
+    history_rows: int = 100_000
 
 
 @dataclass(frozen=True)

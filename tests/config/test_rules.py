@@ -90,6 +90,8 @@ def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
         script_jobs=4,
         script_queue=1000,
         script_user=None,
+        history_days=90,
+        history_rows=100_000,
     )
     assert (policy.whitelist, policy.rules) == (Whitelist(resolvers=True), ())
 

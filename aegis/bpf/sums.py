@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's sums of all decisions, taken out in whole epochs (``kernel/history.bpf.h``).
+
+``close_epoch`` → ``read_closed`` → keep them safe → ``delete_closed``. Who is killed
+anywhere in between loses nothing: sums stay until they are deleted, and whoever comes
+next knows by their epoch which of them are safe already.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aegis._bpf import lib
+from aegis.bpf.layout import layout, text_of
+from aegis.bpf.maps import KEY_OF_ONE, Map, check
+from aegis.bpf.ring import DIRECTION_NAMES, VERDICTS
+from aegis.errors import KernelError
+from aegis.events.event import IdentityFlag
+from aegis.events.facts import Program, Sum
+
+ROOM_FOR = lib.AEGIS_PROGRAMS_MAX // 2  # programs; above, those that are safe are deleted
+SUM_MAPS = ("history", "programs", "epoch")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """``struct aegis_epoch``."""
+
+    taken: int
+    current: int
+    untaken: int
+
+
+class KernelSums:
+    """The ``SUM_MAPS`` among *maps*; used by one thread at a time."""
+
+    def __init__(self, maps: Mapping[str, Map]) -> None:
+        self._sums, self._programs, self._epoch = (maps[name] for name in SUM_MAPS)
+        self._closed = b""  # keys
+        self._numbered = b""
+
+    @property
+    def map_id(self) -> int:
+        """The kernel's number of the map; with the boot it names these sums."""
+        text = Path(f"/proc/self/fdinfo/{self._sums.fd}").read_text()
+        found = re.search(r"^map_id:\s+(\d+)$", text, re.MULTILINE)
+        if not found:
+            raise KernelError("this kernel does not number its maps")
+        return int(found[1])
+
+    def epoch(self) -> Epoch:
+        row = layout("aegis_epoch").unpack(self._epoch.get(KEY_OF_ONE) or b"")
+        return Epoch(**row)
+
+    def close_epoch(self) -> None:
+        """Begin the next epoch; when this returns, nothing is added to earlier ones any more."""
+        now = self.epoch()
+        self._put(replace(now, current=now.current + 1))
+        check(lib.aegis_barrier(), "waiting for running programs")
+
+    def read_closed(self) -> list[Sum]:
+        """The sums of every epoch but the current one."""
+        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX, skip=self.epoch().current)
+        self._closed = keys
+        rows = zip(_rows("aegis_history_key", keys), _rows("aegis_history", values), strict=True)
+        return [
+            Sum(
+                epoch, program, DIRECTION_NAMES[direction], protocol, VERDICTS[verdict],
+                b"" if is_socket else addr, port,
+                count, reports, first, last,
+            )
+            for (epoch, program, port, direction, protocol, verdict, is_socket, _, addr),
+                (count, reports, first, last, _) in rows
+        ]  # fmt: skip
+
+    def delete_closed(self, count: int) -> None:
+        """Delete what ``read_closed`` returned; *count* of its decisions were not taken before."""
+        now = self.epoch()
+        self._put(Epoch(now.taken + count, now.current, now.current))
+        self._sums.clear(self._closed)
+        self._closed = b""
+
+    def pending(self) -> int:
+        """How many decisions are in the kernel only."""
+        untaken = self.epoch().untaken
+        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX)
+        rows = zip(_rows("aegis_history_key", keys), _rows("aegis_history", values), strict=True)
+        return sum(value[0] for key, value in rows if key[0] >= untaken)
+
+    def programs(self) -> dict[int, Program]:
+        """Every program that has a number."""
+        keys, values = self._programs.read(lib.AEGIS_PROGRAMS_MAX)
+        rows = zip(_rows("aegis_program", keys), struct.iter_unpack("=I", values), strict=True)
+        self._numbered = keys
+        return {
+            number: Program(os.fsdecode(text_of(path)), IdentityFlag(identity))
+            for (identity, path), (number,) in rows
+            if number
+        }
+
+    def make_room(self) -> None:
+        """Delete the programs last asked for, if they are many; their numbers go on meaning them.
+
+        Only once they are safe: a process keeps its program's number.
+        """
+        if len(self._numbered) > self._programs.key_size * ROOM_FOR:
+            self._programs.clear(self._numbered)
+        self._numbered = b""
+
+    def _put(self, value: Epoch) -> None:
+        row = layout("aegis_epoch").pack(
+            taken=value.taken, current=value.current, untaken=value.untaken
+        )
+        self._epoch.put(KEY_OF_ONE, row)
+
+
+def _rows(name: str, data: bytes) -> Iterator[tuple[Any, ...]]:
+    return layout(name).struct.iter_unpack(data)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The upward lane of what is quiet too: the kernel's sums → history, in whole epochs."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aegis.actions.notice import Tell
+from aegis.bpf.sums import KernelSums
+from aegis.errors import HistoryError
+from aegis.events.history import History, boot_id, clock_offset_ns
+from aegis.policy.model import Settings
+
+SWEEP_S = 5.0
+BUSY_S = 0.5  # while many new flows come: the kernel's table must not fill up
+BUSY_SUMS = 4096
+_FORGET_S = 3600.0
+_DAY_S = 86400.0
+_STEADY_NS = 60 * 1_000_000_000  # a clock that is set by more may be wrong yet
+
+
+class Recorder:
+    """Keeps *sums* safe in the file at *path*; *decided* is the kernel's count of decisions.
+
+    A file that fails costs nothing yet: the kernel goes on adding up, and it is tried again.
+    """
+
+    def __init__(
+        self, sums: KernelSums, decided: Callable[[], int], path: Path, tell: Tell
+    ) -> None:
+        self.settings = Settings()
+        self.error: HistoryError | None = None  # why the file fails at present
+        self.path = path
+        self._sums = sums
+        self._decided = decided
+        self._tell = tell
+        self._origin = f"{boot_id()}:{sums.map_id}"
+        self._history: History | None = None
+        self._seen = -1  # decisions when the last epoch was closed
+        self._lock = threading.Lock()  # a cancelled task's thread goes on
+        self._forget_at = 0.0
+        self._offset_ns = clock_offset_ns()
+
+    async def record_forever(self) -> None:
+        """Sweep again and again, until cancelled."""
+        while True:
+            count = await self.record()
+            await asyncio.sleep(BUSY_S if count >= BUSY_SUMS else SWEEP_S)
+
+    async def record(self) -> int:
+        """Take everything that was decided before this call; return how many sums it was."""
+        try:
+            count = await asyncio.to_thread(self._sweep)
+        except HistoryError as error:
+            self._failed(error)
+            return 0
+        if self.error is not None:
+            self.error = None
+            self._tell("history-restored", f"writing {self.path} again", {})
+        return count
+
+    async def close(self) -> None:
+        """Take what is there; what comes later is for the next agent."""
+        await self.record()
+        if self._history is not None:
+            self._history.close()
+
+    def _failed(self, error: HistoryError) -> None:
+        first = self.error is None
+        self.error = error
+        if first:
+            message = f"history cannot be written, the kernel keeps it: {error}"
+            self._tell("history-failed", message, {"event": {"outcome": "failure"}})
+
+    def _sweep(self) -> int:
+        with self._lock:
+            return self._sweep_alone()
+
+    def _sweep_alone(self) -> int:
+        if self._history is None:
+            self._history = History(self.path)
+        now = self._sums.epoch()
+        if now.untaken == now.current:  # else a closed one waits since the last failure, or agent
+            decided = self._decided()
+            if decided == self._seen:
+                return 0
+            self._seen = decided
+            self._sums.close_epoch()
+        closed = self._sums.read_closed()
+        self._history.take(
+            self._origin,
+            closed,
+            self._sums.programs,
+            untaken=self._sums.epoch().current,
+            offset_ns=clock_offset_ns(),
+        )
+        self._sums.delete_closed(sum(one.decisions for one in closed if one.epoch >= now.untaken))
+        self._sums.make_room()
+        self._forget(self._history)
+        return len(closed)
+
+    def _forget(self, history: History) -> None:
+        """Keep to the bounds; by age only if the clock is steady, or a wrong one costs it all."""
+        before, rows = None, self.settings.history_rows
+        due = time.monotonic() >= self._forget_at
+        if due:
+            self._forget_at = time.monotonic() + _FORGET_S
+            offset_ns = clock_offset_ns()
+            if abs(offset_ns - self._offset_ns) < _STEADY_NS:
+                before = time.time() - self.settings.history_days * _DAY_S
+            self._offset_ns = offset_ns
+        if due or history.rows() > rows:
+            # A tenth below: the next sweeps of a flood then need not do it again.
+            history.forget(before=before, rows=rows - rows // 10)
