@@ -145,6 +145,16 @@ int aegis_link_detach(int link_fd)
 	return bpf_link_detach(link_fd);
 }
 
+int aegis_link_attached(int link_fd)
+{
+	struct bpf_link_info info = {};
+	__u32 size = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(link_fd, &info, &size))
+		return -errno;
+	return info.type != BPF_LINK_TYPE_CGROUP || info.cgroup.cgroup_id;
+}
+
 int aegis_pin(int fd, const char *path)
 {
 	return bpf_obj_pin(fd, path);

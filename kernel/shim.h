@@ -35,6 +35,8 @@ int aegis_attach_cgroup(struct aegis_object *object, const char *program, int cg
 int aegis_attach_tracing(struct aegis_object *object, const char *program);
 int aegis_link_update(int link_fd, int program_fd);
 int aegis_link_detach(int link_fd);
+/* 1 while it runs; 0 once taken off its cgroup, though it may still be pinned. */
+int aegis_link_attached(int link_fd);
 
 /* Pins. */
 int aegis_pin(int fd, const char *path);

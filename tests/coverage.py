@@ -38,6 +38,7 @@ class Way:
 
     name: str
     says: str
+    traffic: str  # what `aegis status --coverage` counts it to
     direction: str  # "out" or "in"
     form: str  # the prober's word for it
     address: str
@@ -60,6 +61,15 @@ def read_ways(path: Path = TABLE) -> tuple[Way, ...]:
         }
         ways.append(Way(**row, on=cells))
     return tuple(ways)
+
+
+def level(cells: dict[str, str]) -> str | None:
+    """What `aegis status --coverage` has to say of a row; None for what a kernel lacks."""
+    if cells["blocked"] == ABSENT:
+        return None
+    if not cells["blocked"].startswith(THROUGH):
+        return "enforced"
+    return "not seen" if cells["observed"] == THROUGH else "only seen"
 
 
 def kernels(ways: tuple[Way, ...]) -> tuple[str, ...]:

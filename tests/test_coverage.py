@@ -53,7 +53,7 @@ def way(name: str, **on: list[str]) -> Way:
         kernel.replace("_", "."): dict(zip(("allowed", "blocked", "observed"), row, strict=True))
         for kernel, row in on.items()
     }
-    return Way(name, name, "out", name, "198.51.100.1", on=cells)
+    return Way(name, name, name, "out", name, "198.51.100.1", on=cells)
 
 
 def test_what_is_neither_stopped_nor_seen_is_said_twice() -> None:

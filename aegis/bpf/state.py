@@ -5,10 +5,11 @@ import os
 import sys
 from dataclasses import dataclass
 
+from aegis._bpf import lib
 from aegis.bpf.generation import MODES, index_key
 from aegis.bpf.kernel import CGROUP, TRACING
 from aegis.bpf.layout import layout
-from aegis.bpf.maps import KEY_OF_ONE, Map
+from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.object import open_map, read_counters
 from aegis.bpf.pins import Pins
 from aegis.bpf.sums import SUM_MAPS, KernelSums
@@ -16,7 +17,7 @@ from aegis.bpf.sums import SUM_MAPS, KernelSums
 
 @dataclass(frozen=True)
 class State:
-    """One instance. *missing*: links that should be pinned and are not."""
+    """One instance. *attached*: its programs that run; *missing*: those that should and do not."""
 
     instance: str
     loaded: bool
@@ -24,6 +25,7 @@ class State:
     mode: str = ""
     counters: dict[str, int] | None = None
     history: dict[str, int] | None = None  # decisions: taken by agents, pending in the kernel
+    attached: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()  # other agents' ABIs that are still pinned
 
@@ -37,7 +39,7 @@ def read_state(instance: str) -> State:
     foreign = tuple(other.folder.name for other in pins.others())
     if not pins.exists():
         return State(instance, loaded=False, foreign=foreign)
-    links = pins.names("links")
+    attached = tuple(name for name in pins.names("links") if _is_attached(pins, name))
     generation = int.from_bytes(_value(pins, "active", 0, 4), sys.byteorder)
     row = layout("aegis_config")
     config = row.unpack(_value(pins, "configs", generation & 1, row.size))
@@ -53,9 +55,19 @@ def read_state(instance: str) -> State:
         mode=str({number: mode for mode, number in MODES.items()}[config["mode"]]),
         counters=sums,
         history=_read_history(pins),
-        missing=tuple(name for name in (*TRACING, *CGROUP) if name not in links),
+        attached=attached,
+        missing=tuple(name for name in (*TRACING, *CGROUP) if name not in attached),
         foreign=foreign,
     )
+
+
+def _is_attached(pins: Pins, name: str) -> bool:
+    # Pinned is not enough: a link can be taken off its cgroup, or the cgroup be gone.
+    fd = pins.open(pins.link_path(name))
+    try:
+        return check(lib.aegis_link_attached(fd), f"asking about {name}") == 1
+    finally:
+        os.close(fd)
 
 
 def _read_history(pins: Pins) -> dict[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aegis import control
+from aegis.bpf.coverage import TRAFFIC, Level
 from aegis.bpf.state import State, read_state
 from aegis.cli.target import add_cgroup_option, chosen_instance
 from aegis.errors import ControlError
@@ -16,10 +17,6 @@ _DESCRIPTION = """\
 Print what is in force. Exit code 0: everything is as it should be; 1: nothing is
 in force, something is missing, or no agent runs (what is in force stays so).
 """
-_LIMITS = """\
-Not covered by this version: inbound connections (listen, peers), raw, packet,
-SCTP, DCCP and similar sockets, and connections that were open before the start.
-"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -27,6 +24,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "status", help="what is in force, and its counters", description=_DESCRIPTION
     )
     add_cgroup_option(parser, "what governs this cgroup2 directory")
+    parser.add_argument(
+        "--coverage",
+        action="store_true",
+        help="print what is enforced, what only seen and what not seen",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -36,7 +38,12 @@ def run(args: argparse.Namespace) -> int:
     state, agent = read_state(instance), agent_status(instance)
     problems = list(find_problems(state, agent))
     if args.json:
-        print(json.dumps({**asdict(state), "agent": agent, "problems": problems}))
+        coverage = {traffic.name: traffic.level(state.attached).value for traffic in TRAFFIC}
+        extra = {"coverage": coverage, "agent": agent, "problems": problems}
+        print(json.dumps({**asdict(state), **extra}))
+    elif args.coverage:
+        _print_coverage(state, tuple(Level))
+        _print_problems(problems)
     else:
         _print_text(state, agent, problems)
     return 1 if problems else 0
@@ -84,7 +91,23 @@ def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str])
         print(f"{name.replace('_', ' '):<17}{value:>14,}")
     for name, value in (state.history or {}).items():
         print(f"{'history ' + name:<17}{value:>14,}")
+    _print_problems(problems)
+    if state.loaded:
+        _print_coverage(state, (Level.SEEN, Level.NOT_SEEN))
+
+
+def _print_problems(problems: list[str]) -> None:
     for problem in problems:
         print(f"problem: {problem}")
-    if state.loaded:
-        print(_LIMITS, end="")
+
+
+def _print_coverage(state: State, levels: tuple[Level, ...]) -> None:
+    """By what is attached, whatever the kernel calls itself."""
+    for level in levels:
+        named = [traffic for traffic in TRAFFIC if traffic.level(state.attached) is level]
+        said = level is Level.ENFORCED and state.mode == "observe"
+        print(f"{level.value}{' (observe mode: reported, let pass)' if said else ''}:")
+        for traffic in named:
+            print(f"  {traffic.says}")
+        if not named:
+            print("  nothing")

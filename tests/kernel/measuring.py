@@ -142,6 +142,9 @@ class Bench:
         subprocess.run(
             ["gcc", *flags, "-fno-pie", "-no-pie", "-o", self._client32, source], check=True
         )
+        # Beforehand: one that is still being written cannot be executed.
+        for name in (FREE, _GIVER, *_ALLOWING):
+            workshop.install(name)
         stage.attach_override(scratch.unit(_DELEGATED))
 
     def close(self) -> None:

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.coverage import ABSENT, MODES, PROPERTY, Way, kernel_of, kernels, read_ways, series
+from aegis.bpf.coverage import TRAFFIC, Traffic
+from tests.coverage import (
+    ABSENT,
+    MODES,
+    PROPERTY,
+    Way,
+    kernel_of,
+    kernels,
+    level,
+    read_ways,
+    series,
+)
 from tests.kernel.cgroup import ScratchCgroup
 from tests.kernel.conftest import Agents
 from tests.kernel.measuring import Bench, policy
@@ -60,6 +71,13 @@ class Matrix:
         self._agents.share(policy("blocked"))
         return self._bench.lacking(WAYS)
 
+    def status(self) -> Column:
+        """What is said of each kind of traffic while the blocking rules are in force."""
+        agent, _ = self._agents.share(policy("blocked"))
+        found = agent.status()["coverage"]
+        assert isinstance(found, dict)
+        return found
+
     def _measure(self, mode: str) -> Column:
         here = tuple(way for way in WAYS if way.name not in self.lacking())
         agent, _ = self._agents.share(policy(mode))
@@ -91,3 +109,22 @@ def test_the_cell_is_what_happens(
     if cell == ABSENT and kernel != KERNEL:
         return
     assert cell == wanted
+
+
+@pytest.mark.parametrize("traffic", TRAFFIC, ids=lambda traffic: traffic.name)
+def test_status_says_what_was_measured(traffic: Traffic, matrix: Matrix) -> None:
+    """Enforced, only seen or not seen: for each way it is about, and never by version."""
+    cells = {mode: matrix.column(mode) for mode in MODES}
+    measured = {
+        way.name: found
+        for way in WAYS
+        if way.traffic == traffic.name
+        if (found := level({mode: cells[mode][way.name] for mode in MODES}))
+    }
+    said = matrix.status()[traffic.name]
+    assert measured == dict.fromkeys(measured, said)
+
+
+def test_every_way_is_of_a_traffic_status_knows() -> None:
+    """And nothing is said that no way shows."""
+    assert {way.traffic for way in WAYS} == {traffic.name for traffic in TRAFFIC}
