@@ -99,7 +99,7 @@ int aegis_seed(struct bpf_iter__task *ctx)
 	__builtin_memset(proc, 0, sizeof(*proc));
 	fill_live(proc, task);
 	mm = BPF_CORE_READ(task, mm);
-	if (mm) {
+	if (mm && !(proc->flags & AEGIS_ID_KTHREAD)) {
 		size = cmdline_size(proc, mm);
 		keep_cmdline(proc, size, bpf_copy_from_user_task(
 			proc->cmdline, size, (void *)BPF_CORE_READ(mm, arg_start), task, 0));

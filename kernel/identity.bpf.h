@@ -325,20 +325,27 @@ static __always_inline struct aegis_proc *new_proc(__u32 tgid)
 	return bpf_map_lookup_elem(&procs, &tgid);
 }
 
-/* Without an mm it is a kernel thread: no file, one name for all of them. */
+/*
+ * All kernel threads are one program. Its name stands where a path does: that of
+ * a file begins with a slash, and what is no path matches none, so no file can be
+ * called so. The flag comes first: a kernel thread may have borrowed an mm
+ * (kthread_use_mm()), and is not the program that it works for.
+ */
 static __always_inline void fill_live(struct aegis_proc *proc, struct task_struct *task)
 {
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	struct file *file = mm ? BPF_CORE_READ(mm, exe_file) : NULL;
 
 	proc->start_boot_ns = start_of(task);
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
+		proc->flags |= AEGIS_ID_KTHREAD | AEGIS_ID_HOST_FS | AEGIS_ID_TRUSTED;
+		__builtin_memcpy(proc->path.text, AEGIS_KERNEL_PROGRAM,
+				 sizeof(AEGIS_KERNEL_PROGRAM));
+		return;
+	}
 	proc->flags |= AEGIS_ID_SEEDED;
 	if (file) {
 		fill_file(proc, file, task);
-	} else if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
-		proc->flags |= AEGIS_ID_KTHREAD | AEGIS_ID_HOST_FS | AEGIS_ID_TRUSTED;
-		__builtin_memcpy(proc->exe.text, "[kernel]", 8);
-		__builtin_memcpy(proc->path.text, "[kernel]", 8);
 	} else {
 		proc->flags |= AEGIS_ID_PATH_CUT | AEGIS_ID_NAME_CUT;
 	}

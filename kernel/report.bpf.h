@@ -50,6 +50,15 @@ static __always_inline void emit_nobody(struct aegis_event *event)
 	bpf_probe_read_kernel_str(&event->path, sizeof(task->comm), &task->comm);
 }
 
+/* Without arguments: which of the kernel's threads it is. */
+static __always_inline void emit_kernel_thread(struct aegis_event *event)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	event->cmdline_len = bpf_probe_read_kernel_str(&event->cmdline, sizeof(task->comm),
+						       &task->comm);
+}
+
 /* Inbound, *addr* is the source and *port* the destination's. */
 static __always_inline void emit_flow(struct aegis_event *event, const struct flow *flow)
 {
@@ -94,6 +103,8 @@ emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *co
 		fill_owner(&event->owner, (void *)bpf_get_current_task());
 		if (proc->flags & AEGIS_ID_LOST)
 			emit_nobody(event);
+		if (proc->flags & AEGIS_ID_KTHREAD)
+			emit_kernel_thread(event);
 	}
 	bpf_ringbuf_submit(event, 0);
 	count(AEGIS_COUNTER_EMITTED);

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aegis.errors import AegisError
-from aegis.policy.model import Identity
+from aegis.policy.model import KERNEL, Identity
 
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UNIT_SUFFIXES = (".service", ".scope", ".socket", ".mount", ".swap")
@@ -41,6 +41,8 @@ def by_name(exe: str, cmdline: str | None) -> Subject:
 
 def by_path(path: str, cmdline: str | None) -> Subject:
     """The file at *path* as the kernel would see it executed: no links, no script."""
+    if path == KERNEL:
+        return Subject(Identity(path=KERNEL))
     if not path.startswith("/"):
         raise AegisError(f"{path} is not an absolute path: use --exe for a name")
     argv = split(cmdline) if cmdline is not None else (path,)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aegis.config.lint_rule import Finding
 from aegis.policy.match import needs_trust
-from aegis.policy.model import Rule
+from aegis.policy.model import KERNEL, Rule
 
 DIRECTORIES = (
     "/usr/local/sbin",
@@ -25,6 +25,8 @@ DIRECTORIES = (
 def lint_file(rule: Rule, directories: tuple[str, ...] = DIRECTORIES) -> Iterator[Finding]:
     """Yield what the files that *rule* names, as far as they are on this host, are wrong for."""
     want = rule.selectors
+    if want.path == KERNEL:
+        return
     if want.path is not None:
         yield from _lint_path(want.path)
     elif want.exe is not None:

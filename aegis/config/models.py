@@ -148,8 +148,8 @@ class AppTable(Table):
     )
     path: Annotated[str, AfterValidator(texts.check_path)] | None = Field(
         None,
-        description="Full path of the executable.",
-        json_schema_extra={"maxLength": PATH_BYTES, "pattern": "^/"},
+        description='Full path of the executable; "[kernel]": the kernel\'s own threads.',
+        json_schema_extra={"maxLength": PATH_BYTES, "pattern": r"^(/|\[kernel\]$)"},
     )
     cmdline: Annotated[str, AfterValidator(texts.check_cmdline)] | None = Field(
         None,

@@ -9,7 +9,7 @@ from aegis.config.problem import Problems
 from aegis.config.texts import as_actions, check_exe, looks_like_unit
 from aegis.config.users import uid_of
 from aegis.config.validate import App
-from aegis.policy.model import Actions, Entry, Rule, Selectors, Settings, Where
+from aegis.policy.model import KERNEL, Actions, Entry, Rule, Selectors, Settings, Where
 
 _LISTS = ("ports", "remotes", "locals", "listen", "peers")
 
@@ -45,6 +45,8 @@ def place(entry: Entry, where: Where) -> Entry:
 
 def resolve_path(path: str, where: Where, key: str, problems: Problems) -> str:
     """Follow symlinks in *path*, which the kernel never sees, and say so."""
+    if path == KERNEL:
+        return path
     real = os.path.realpath(path)
     if real != os.path.normpath(path).replace("//", "/"):
         problems.warn(where, key, f'"{path}" goes through a symbolic link; "{real}" is meant')

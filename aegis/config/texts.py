@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES, UID, UNIT_BYTES
-from aegis.policy.model import Actions
+from aegis.policy.model import KERNEL, Actions
 
 ACTIONS = ("log", "notify", "block", "kill", "allow")
 SOCKETS = ("sctp", "dccp", "udplite", "raw", "packet", "icmp")
@@ -28,14 +28,18 @@ def check_exe(text: str) -> str:
     """
     if "/" in text:
         raise ValueError(f'"{text}" is a path; write path = "{text}", or only the base name')
+    if text == KERNEL:
+        raise ValueError(f'a file could be called "{text}"; write path = "{text}"')
     return _check_size(text, EXE_BYTES, "a base name")
 
 
 def check_path(text: str) -> str:
-    """An absolute path.
+    """An absolute path, or what kernel threads are called.
 
     :raises ValueError: saying what to write instead
     """
+    if text == KERNEL:
+        return text
     if not text.startswith("/"):
         raise ValueError(f'"{text}" does not begin with "/"; write exe for a base name')
     return _check_size(text, PATH_BYTES, "a path")
@@ -55,7 +59,7 @@ def check_unit(text: str) -> str:
 
 def check_program(text: str) -> str:
     """A base name or an absolute path; raises as ``check_exe``."""
-    return check_path(text) if "/" in text else check_exe(text)
+    return check_path(text) if "/" in text or text == KERNEL else check_exe(text)
 
 
 def check_user(value: object) -> str | int:

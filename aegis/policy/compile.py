@@ -13,7 +13,7 @@ from aegis.policy.flatten import (
     may_be_remote,
 )
 from aegis.policy.garbage import uncollected
-from aegis.policy.match import needs_trust
+from aegis.policy.match import names_path, needs_trust
 from aegis.policy.model import Entry, Mode, Policy, Resolution, Rule, Scope
 from aegis.policy.ports import ANY_PORTS, NO_PORTS
 from aegis.policy.tables import App, Net, Ports, Selector, Tables
@@ -158,7 +158,7 @@ def _selectors(policy: Policy) -> Iterator[Selector]:
             index, want.exe, want.path, want.cmdline, want.user, want.unit, rule.any_namespace
         )
     for program, _ in policy.whitelist.programs:
-        if program.startswith("/"):
+        if names_path(program):
             yield Selector(0, path=program, whitelist=True)
         else:
             yield Selector(0, exe=program, whitelist=True)

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from aegis.policy.address import normalise
 from aegis.policy.model import (
+    KERNEL,
     Address,
     Entry,
     Flow,
@@ -80,10 +81,15 @@ def whitelisted_program(whitelist: Whitelist, identity: Identity) -> tuple[str, 
     if not identity.trusted:
         return None
     for program, where in whitelist.programs:
-        matches = path_matches if program.startswith("/") else exe_matches
+        matches = path_matches if names_path(program) else exe_matches
         if matches(program, identity):
             return program, where
     return None
+
+
+def names_path(program: str) -> bool:
+    """Whether *program* of a whitelist is a path; else it is a base name."""
+    return program == KERNEL or program.startswith("/")
 
 
 def covers(entry: Entry, address: Address, resolution: Resolution) -> bool:

@@ -16,6 +16,10 @@ from typing import NamedTuple
 Address = IPv4Address | IPv6Address
 
 
+KERNEL = "[kernel]"
+"""All kernel threads, where the path of a program may stand. No file has a path like it."""
+
+
 class Mode(StrEnum):
     ENFORCE = "enforce"
     OBSERVE = "observe"

@@ -78,6 +78,7 @@ def test_warned(etc: Etc, text: str, warning: str) -> None:
         '[[app]]\nexe = "busybox"\nuser = 0',
         '[[app]]\ncmdline = "/nonexistent/x y"',
         '[[app]]\nunit = "ssh.service"\nactions = ["log"]',
+        '[[app]]\npath = "[kernel]"\nports = ["2049"]',
         '[[app]]\nexe = "no-such-program"\n[[app]]\nexe = "no-such-program"\nuser = 0',
     ],
 )

@@ -22,6 +22,8 @@ APP = [
     (f'exe = "{"a" * 64}"', "app.exe: has 64 bytes; a base name may have 63 at most"),
     (f'exe = "{"é" * 32}"', "app.exe: has 64 bytes; a base name may have 63 at most"),
     ('path = "bin/nc"', 'app.path: "bin/nc" does not begin with "/"; write exe for a base name'),
+    ('exe = "[kernel]"', 'app.exe: a file could be called "[kernel]"; write path = "[kernel]"'),
+    ('path = "[kernels]"', 'app.path: "[kernels]" does not begin with "/"; write exe for a base'),
     (f'path = "/{"a" * 255}"', "app.path: has 256 bytes; a path may have 255 at most"),
     (f'cmdline = "{"a" * 255}"', "app.cmdline: has 255 bytes; a command line to look for may have"),
     (f'unit = "{"a" * 127}"', "app.unit: has 127 bytes; a unit may have 126 at most"),

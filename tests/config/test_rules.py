@@ -267,6 +267,15 @@ def test_doubled_slashes_are_no_link(etc: Etc) -> None:
     assert etc.warnings() == []
 
 
+def test_kernel_threads_have_a_name_that_is_no_path(etc: Etc) -> None:
+    """It is not looked for in the directory that ``check`` happens to run in."""
+    etc.main('[[app]]\npath = "[kernel]"\n[whitelist]\nprograms = ["[kernel]"]')
+    policy = etc.load().policy
+    assert policy.rules[0].selectors == Selectors(path="[kernel]")
+    assert [program for program, _ in policy.whitelist.programs] == ["[kernel]"]
+    assert etc.warnings() == []
+
+
 def test_a_path_that_is_too_long_once_resolved(etc: Etc) -> None:
     long = etc.top / ("d" * 200)
     long.mkdir()

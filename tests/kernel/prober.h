@@ -61,7 +61,8 @@ form_fn raw_send, raw_connect, raw_header, raw_icmp, ping, l2tp;
 form_fn packet, xdp, tun, vsock;
 form_fn use_inherited, use_rights, use_pidfd, use_listening;
 form_fn listen_tcp, listen_mptcp, listen_sctp, listen_unbound, receive_udp, answer_udp;
-form_fn run_thread, run_fork, run_orphan, run_vfork_exec, run_exec_in_thread;
+form_fn run_thread, run_fork, run_orphan, run_vfork, run_vfork_exec, run_exec_in_thread;
+form_fn run_exec_race;
 form_fn form_tcp;
 
 int flood(int argc, char **argv);

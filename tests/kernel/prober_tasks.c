@@ -2,6 +2,7 @@
 /* The same TCP connect, made by another thread or process of the program. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +95,16 @@ static char *const *child_argv(const struct target *target)
 	return argv;
 }
 
+/* In the parent's memory, as a process of its own. */
+int run_vfork(const struct target *target)
+{
+	pid_t pid = vfork();
+
+	if (!pid)
+		_exit(-form_tcp(target));
+	return reap(pid);
+}
+
 int run_vfork_exec(const struct target *target)
 {
 	char *const *argv = child_argv(target);
@@ -124,6 +135,41 @@ int run_exec_in_thread(const struct target *target)
 			_exit(EAGAIN);
 		pause();
 		_exit(EINTR);
+	}
+	return reap(pid);
+}
+
+static void *connect_until_refused_no_more(void *arg)
+{
+	const struct target *target = arg;
+	int ret;
+
+	do
+		ret = form_tcp(target);
+	while (ret == -EPERM);
+	_exit(-ret);
+}
+
+/*
+ * One thread connects without end while another executes FILE-after, where FILE is
+ * this program, which tries port @target->via. EPERM: neither got out, ever.
+ */
+int run_exec_race(const struct target *target)
+{
+	char after[PATH_MAX + 8], port[8];
+	char *const argv[] = { after, "-e", "tcp", (char *)target->address, port, NULL };
+	pthread_t thread;
+	pid_t pid;
+
+	snprintf(after, sizeof(after), "%s-after", self_path);
+	snprintf(port, sizeof(port), "%u", target->via);
+	pid = fork();
+	if (!pid) {
+		if (pthread_create(&thread, NULL, connect_until_refused_no_more, (void *)target))
+			_exit(EAGAIN);
+		usleep(rand() % 300);
+		execv(after, argv);
+		_exit(ENOEXEC);
 	}
 	return reap(pid);
 }

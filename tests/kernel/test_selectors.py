@@ -217,6 +217,26 @@ def test_user_rule_does_not_reach_another_program_of_that_user(
 
 
 @pytest.mark.parametrize(
+    ("becoming", "expected"),
+    [
+        pytest.param(
+            ["setpriv", f"--ruid={NOBODY}"], "EPERM", id="set-user-id-program-of-nobody-s"
+        ),
+        pytest.param(["setpriv", f"--euid={NOBODY}"], "OK", id="root-in-nobody-s-name"),
+        pytest.param(["unshare", "--user", f"--map-user={NOBODY}"], "OK", id="own-namespace"),
+    ],
+)
+def test_user_is_the_real_one_of_the_host(
+    becoming: list[str], expected: str, house: House, workshop: Workshop, programs: Programs
+) -> None:
+    """Not the effective one, nor what somebody is called in a user namespace of their own."""
+    program = workshop.install("by-user")
+    user = NOBODY - 1 if becoming[0] == "unshare" else None
+    outcome = programs.run(*becoming, program, "tcp", "127.0.0.1", "8087", user=user)
+    assert outcome.word == expected, outcome.stderr
+
+
+@pytest.mark.parametrize(
     ("unit", "expected"),
     [
         pytest.param("telegraf.service", "EPERM", id="its-unit"),
@@ -287,7 +307,7 @@ def test_what_is_not_watched_goes_out_unseen(
     assert house.agent.settled_events(since, process__pid=outcome.pid) == []
 
 
-@pytest.mark.parametrize("form", ["fork", "orphan", "thread", "vfork-exec"])
+@pytest.mark.parametrize("form", ["fork", "orphan", "thread", "vfork", "vfork-exec"])
 def test_children_inherit(form: str, house: House, workshop: Workshop, programs: Programs) -> None:
     """A fork is the program it was forked from, also when its parent is gone."""
     by_path, since = workshop.install("by-path"), house.agent.mark()

@@ -16,6 +16,7 @@ from typing import TypeVar
 from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES
 from aegis.config.texts import SOCKETS
 from aegis.policy.model import (
+    KERNEL,
     Actions,
     Address,
     Direction,
@@ -75,7 +76,7 @@ LONG_EXE = "x" * EXE_BYTES
 LONG_PATH = "/" + "p" * (PATH_BYTES - 1)
 LONG_CMDLINE = "/c " + "c" * (CMDLINE_BYTES - 3)
 EXES = ("telegraf", "nc", "systemd", LONG_EXE)
-PATHS = ("/usr/bin/telegraf", "/usr/bin/nc", "/opt/nc", "/jail/opt/nc", LONG_PATH)
+PATHS = ("/usr/bin/telegraf", "/usr/bin/nc", "/opt/nc", "/jail/opt/nc", LONG_PATH, KERNEL)
 ARGVS: tuple[tuple[str, ...], ...] = (
     ("nc",),
     ("nc", "-l", "8086"),

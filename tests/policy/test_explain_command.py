@@ -14,6 +14,7 @@ import pytest
 
 from aegis.cli.main import main
 from aegis.cli.subject import by_path, by_pid, is_trusted, read_unit
+from aegis.policy.model import KERNEL, Identity
 
 POLICY = """\
 [whitelist]
@@ -191,6 +192,8 @@ def test_a_path_is_seen_as_the_kernel_will(tmp_path: Path) -> None:
     assert found.identity.path == real and found.identity.exe == Path(real).name
     assert found.identity.argv == (str(link),)
     assert any("is a link" in note for note in found.notes)
+
+    assert by_path(KERNEL, None).identity == Identity(path=KERNEL)
 
     script = tmp_path / "script"
     script.write_text("#! /bin/sh -e\n")

@@ -15,7 +15,7 @@ from aegis.policy.match import (
     rule_matches,
     whitelisted_program,
 )
-from aegis.policy.model import Address, Identity, Resolution, Rule, Selectors, Where
+from aegis.policy.model import KERNEL, Address, Identity, Resolution, Rule, Selectors, Where
 from tests.policy.build import LOG, TELEGRAF, entry, out, policy, rule
 
 SCRIPT = Identity(
@@ -168,6 +168,13 @@ def test_whitelist_programs_are_names_or_paths_of_trusted_files() -> None:
         assert whitelisted_program(whitelist, replace(TELEGRAF, trusted=False)) is None
         assert whitelisted_program(whitelist, Identity()) is None
     assert whitelisted_program(by_path, replace(TELEGRAF, host_fs=False)) is None
+
+
+def test_a_whitelisted_kernel_thread_is_no_base_name() -> None:
+    """A file can be called ``[kernel]``; where a path stands it cannot."""
+    whitelist = policy(programs=[KERNEL]).whitelist
+    assert whitelisted_program(whitelist, Identity(path=KERNEL)) == (KERNEL, Where("main.toml", 9))
+    assert whitelisted_program(whitelist, Identity(path=f"/bin/{KERNEL}", exe=KERNEL)) is None
 
 
 @pytest.mark.parametrize(
