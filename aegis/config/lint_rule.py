@@ -64,6 +64,16 @@ def _shared_identity(rule: Rule) -> Iterator[Finding]:
             yield key, message
 
 
+def _chosen_words(rule: Rule) -> Iterator[Finding]:
+    """Arguments are the caller's: with nothing else to go by, anyone passes for the program."""
+    want = rule.selectors
+    permits = rule.ignore or rule.remote or rule.local
+    permits = permits or any(getattr(rule, key) for key in _LISTS)
+    if want.cmdline is not None and want.user is None and want.unit is None and permits:
+        message = "any user can start a program with these words and have what this rule allows"
+        yield "cmdline", f"{message}; add user or unit"
+
+
 def _lockout(rule: Rule) -> Iterator[Finding]:
     if not rule.actions.refuses or rule.ignore:
         return
@@ -100,6 +110,7 @@ def _without_effect(rule: Rule) -> Iterator[Finding]:
 _CHECKS: tuple[Callable[[Rule], Iterator[Finding]], ...] = (
     _contradiction,
     _shared_identity,
+    _chosen_words,
     _lockout,
     _permissions,
     _without_effect,
