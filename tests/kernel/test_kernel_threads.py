@@ -19,7 +19,7 @@ from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4, REMOTE4_OTHER, Network
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
-from tests.kernel.settings import PATIENCE
+from tests.kernel.settings import AT_ROOT, PATIENCE
 from tests.kernel.workshop import Workshop
 
 KERNEL = "[kernel]"
@@ -182,3 +182,26 @@ def test_no_file_is_a_kernel_thread(
         [event] = agent.settled_events(since, process__pid=outcome.pid)
         assert field(event, "rule.name") == "unconfigured"
         assert "kthread" not in field(event, "aegis.identity")
+
+
+@pytest.mark.skipif(not AT_ROOT, reason="the kernel mounts from the root cgroup")
+def test_an_nfs_mount_is_the_kernels(
+    agents: Agents, servers: Servers, network: Network, workshop: Workshop
+) -> None:
+    """Root asks for the mount, and a kernel worker connects: its rule decides."""
+    servers.open(8087)
+    agent, policy = agents.share(POLICY)
+    since, before = agent.mark(), servers.connections(8087)
+    subprocess.run(["modprobe", "nfsv4"], check=True)
+    options = "vers=4.2,proto=tcp,port=8087,addr=127.0.0.1,clientaddr=127.0.0.1,soft,retrans=0"
+    # -i: no mount.nfs, which would ask the server's portmapper first.
+    mount = ["mount", "-i", "-t", "nfs4", "-o", options, "127.0.0.1:/", str(workshop.new_folder())]
+    mounting = network.call(subprocess.Popen, mount, stderr=subprocess.DEVNULL)
+    try:
+        event = agent.wait_event(since, process__executable=KERNEL, destination__port=8087)
+        assert field(event, "aegis.verdict") == "blocked"
+        assert field(event, "rule.name") == policy.rule(f'path = "{KERNEL}"')
+        assert servers.connections(8087) == before
+    finally:
+        mounting.kill()
+        mounting.wait()
