@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The hooks. Each parses its context and calls one function; the ideas are in
- * identity.bpf.h (who), classify.bpf.h (which rule), decide.bpf.h (verdict),
- * report.bpf.h (telling), history.bpf.h (adding up), owner.bpf.h (whose a bound
- * socket is), inbound.bpf.h and datagram.bpf.h (what comes in).
+ * identity.bpf.h and arguments.bpf.h (who), classify.bpf.h (which rule),
+ * decide.bpf.h (verdict), report.bpf.h (telling), history.bpf.h (adding up),
+ * owner.bpf.h (whose a bound socket is), inbound.bpf.h and datagram.bpf.h (what
+ * comes in).
  */
 #include "core.bpf.h"
 #include "identity.bpf.h"
+#include "arguments.bpf.h"
 #include "classify.bpf.h"
 #include "decide.bpf.h"
 #include "report.bpf.h"
@@ -32,6 +34,7 @@ int BPF_PROG(aegis_exec, struct task_struct *task, int old_pid, struct linux_bin
 	if (!proc || !config)
 		return 0;
 	fill_arguments(proc, BPF_CORE_READ(task, mm), bprm);
+	check_argv0(proc, bprm);
 	fill_file(proc, BPF_CORE_READ(bprm, file), task);
 	proc->start_boot_ns = start_of(task);
 	proc->exec_boot_ns = bpf_ktime_get_boot_ns();

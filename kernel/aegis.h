@@ -138,6 +138,7 @@ enum aegis_identity {
 	AEGIS_ID_CMDLINE_CUT = 256,	/* cmdline is the head of a longer one */
 	AEGIS_ID_CMDLINE_LOST = 512,	/* arguments could not be read: matches no cmdline */
 	AEGIS_ID_UNLINKED = 1024,	/* file had no name left (memfd, deleted) */
+	AEGIS_ID_ARGV0_FALSE = 2048,	/* argv[0] is not what was executed: matches no cmdline */
 };
 
 /* Which selectors a rule has; bits of aegis_rule_key.mask. */

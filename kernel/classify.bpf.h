@@ -144,6 +144,13 @@ static __always_inline bool take_inner_path(struct matcher *m)
 	return m->path;
 }
 
+/* A false first argument is not read: else who runs an interpreter passes for any script. */
+static __always_inline bool readable(struct aegis_proc *proc, __u32 arguments)
+{
+	return arguments == 2 ? proc->flags & AEGIS_ID_SCRIPT :
+				!(proc->flags & AEGIS_ID_ARGV0_FALSE);
+}
+
 /*
  * One way to read what the process is: by its whole path, or by the one inside
  * its own root; without arguments, with all, or from the script on. A loop, so
@@ -159,7 +166,7 @@ static long match_reading(__u32 index, struct matcher *m)
 		bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
 		return 0;
 	}
-	if (!m->config->has_cmdline || (arguments == 2 && !(m->proc->flags & AEGIS_ID_SCRIPT)))
+	if (!m->config->has_cmdline || !readable(m->proc, arguments))
 		return 0;
 	m->start = arguments == 2 ? m->proc->script_off : 0;
 	clear_unknown(&m->run, sizeof(m->run));

@@ -10,10 +10,7 @@
 
 #include "maps.bpf.h"
 
-enum {
-	WALK_STEPS = 160,		/* components and mount crossings */
-	SCRIPT_ARGS = 10,		/* each #! level adds at most two arguments */
-};
+enum { WALK_STEPS = 160 };		/* components and mount crossings */
 
 /* One climb from a file to the top of its mount tree. */
 struct walk {
@@ -213,96 +210,6 @@ fill_file(struct aegis_proc *proc, struct file *file, struct task_struct *task)
 		proc->flags |= AEGIS_ID_UNLINKED;
 	if ((proc->flags & AEGIS_ID_HOST_FS) && owned_by_root(inode))
 		proc->flags |= AEGIS_ID_TRUSTED;
-}
-
-/* How much of [arg_start, arg_end) to store; marks what is cut. */
-static __always_inline __u32 cmdline_size(struct aegis_proc *proc, struct mm_struct *mm)
-{
-	unsigned long size = BPF_CORE_READ(mm, arg_end) - BPF_CORE_READ(mm, arg_start);
-
-	if (size < AEGIS_CMDLINE_SIZE)
-		return size;
-	proc->flags |= AEGIS_ID_CMDLINE_CUT;
-	return AEGIS_CMDLINE_SIZE - 1;
-}
-
-static __always_inline void keep_cmdline(struct aegis_proc *proc, __u32 size, long error)
-{
-	if (error)
-		proc->flags |= AEGIS_ID_CMDLINE_LOST;
-	else
-		proc->cmdline_len = size;
-}
-
-struct script_search {
-	struct aegis_proc *proc;
-	__u32 start;			/* of the current argument */
-	__u32 number;			/* of it, from 0 */
-	bool differs;
-	struct aegis_text name;
-};
-
-static long script_step(__u32 index, struct script_search *search)
-{
-	struct aegis_proc *proc = search->proc;
-	__u32 at = index - search->start;
-	char byte;
-
-	if (index >= proc->cmdline_len || index >= AEGIS_CMDLINE_SIZE)
-		return 1;
-	byte = proc->cmdline[index];
-	if (at >= AEGIS_PATH_SIZE || byte != search->name.text[at])
-		search->differs = true;
-	if (byte)
-		return 0;
-	if (!search->differs && search->number) {
-		proc->script_off = search->start;
-		proc->flags |= AEGIS_ID_SCRIPT;
-		return 1;
-	}
-	search->start = index + 1;
-	search->differs = false;
-	return search->number++ >= SCRIPT_ARGS;
-}
-
-/* `#!/usr/bin/env X` runs env on the script, and env then executes X on it. */
-static __always_inline bool is_env_on_script(struct aegis_proc *proc)
-{
-	const char *exe = proc->exe.text;
-
-	return (proc->flags & (AEGIS_ID_SCRIPT | AEGIS_ID_TRUSTED)) ==
-	       (AEGIS_ID_SCRIPT | AEGIS_ID_TRUSTED) &&
-	       exe[0] == 'e' && exe[1] == 'n' && exe[2] == 'v' && !exe[3];
-}
-
-/*
- * The script's name among the new arguments: the kernel put it there as typed.
- * *proc* still holds the program that called exec.
- */
-static __noinline int
-fill_arguments(struct aegis_proc *proc, struct mm_struct *mm, struct linux_binprm *bprm)
-{
-	struct script_search search;
-	const char *filename = BPF_CORE_READ(bprm, filename);
-	__u32 size, script_off = proc->script_off;
-
-	clear_unknown(&search, sizeof(search));
-	search.proc = proc;
-	if (filename != BPF_CORE_READ(bprm, interp))
-		bpf_probe_read_kernel_str(&search.name, sizeof(search.name), filename);
-	else if (is_env_on_script(proc) && script_off < AEGIS_CMDLINE_SIZE)
-		bpf_probe_read_kernel_str(&search.name, sizeof(search.name),
-					  proc->cmdline + script_off);
-	proc->flags = 0;
-	proc->cmdline_len = 0;
-	proc->script_off = 0;
-	__builtin_memset(proc->cmdline, 0, sizeof(proc->cmdline));
-	size = cmdline_size(proc, mm);
-	keep_cmdline(proc, size, bpf_probe_read_user(proc->cmdline, size,
-						     (void *)BPF_CORE_READ(mm, arg_start)));
-	if (search.name.text[0])
-		bpf_loop(AEGIS_CMDLINE_SIZE, script_step, &search, 0);
-	return 0;
 }
 
 static __always_inline __u64 start_of(struct task_struct *task)

@@ -129,6 +129,7 @@ def _flags(identity: Identity) -> int:
         lib.AEGIS_ID_TRUSTED: identity.trusted,
         lib.AEGIS_ID_PATH_CUT: identity.path is None,
         lib.AEGIS_ID_NAME_CUT: identity.exe is None,
+        lib.AEGIS_ID_ARGV0_FALSE: identity.argv0_false,
     }
     return sum(bit for bit, wanted in named.items() if wanted)
 

@@ -50,7 +50,10 @@ def by_path(path: str, cmdline: str | None) -> Subject:
     if interpreter:
         return _script(path, interpreter, argv)
     real = os.path.realpath(path)
-    subject = Subject(Identity(path=real, exe=Path(real).name, argv=argv))
+    false = argv[0] not in (path, Path(path).name)
+    subject = Subject(Identity(path=real, exe=Path(real).name, argv=argv, argv0_false=false))
+    if false:
+        subject = subject.noting(f'"{argv[0]}" is not {path}: no rule by cmdline is considered')
     if real != path:
         subject = subject.noting(f"{path} is a link to {real}, which is what the kernel sees")
     return _with_trust(subject, real)

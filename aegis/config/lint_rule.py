@@ -65,13 +65,15 @@ def _shared_identity(rule: Rule) -> Iterator[Finding]:
 
 
 def _chosen_words(rule: Rule) -> Iterator[Finding]:
-    """Arguments are the caller's: with nothing else to go by, anyone passes for the program."""
+    """A base name in front: a link of that name to an interpreter passes for the program."""
     want = rule.selectors
     permits = rule.ignore or rule.remote or rule.local
     permits = permits or any(getattr(rule, key) for key in _LISTS)
-    if want.cmdline is not None and want.user is None and want.unit is None and permits:
+    if want.cmdline is None or want.cmdline.startswith("/"):
+        return
+    if permits and want.path is None and want.user is None and want.unit is None:
         message = "any user can start a program with these words and have what this rule allows"
-        yield "cmdline", f"{message}; add user or unit"
+        yield "cmdline", f"{message}; begin with the full path, or add path, user or unit"
 
 
 def _lockout(rule: Rule) -> Iterator[Finding]:

@@ -38,6 +38,7 @@ class IdentityFlag(IntFlag):
     CMDLINE_CUT = 256
     CMDLINE_LOST = 512
     UNLINKED = 1024
+    ARGV0_FALSE = 2048
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,11 +55,15 @@ def path_matches(path: str, identity: Identity, any_namespace: bool = False) -> 
 
 
 def cmdline_matches(text: str, identity: Identity) -> bool:
-    """The arguments, or a leading run of whole ones; for a script, from it on too."""
+    """The arguments, or a leading run of whole ones; for a script, from it on too.
+
+    Not from a first one that is a lie.
+    """
     argv = identity.argv
     if argv is None:
         return False
-    starts = (0,) if identity.script_index is None else (0, identity.script_index)
+    starts = [] if identity.argv0_false else [0]
+    starts += [] if identity.script_index is None else [identity.script_index]
     return any(text in accumulate(argv[start:], "{} {}".format) for start in starts)
 
 

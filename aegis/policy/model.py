@@ -234,6 +234,7 @@ class Identity:
     host_fs: bool = True  # reached in the host's own root file system
     trusted: bool = True  # and owned by root, not writable by group or others
     inner_path: str | None = None  # as seen from its own root directory, after chroot()
+    argv0_false: bool = False  # the first argument is not what was executed
 
 
 @dataclass(frozen=True)

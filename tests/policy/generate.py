@@ -247,6 +247,7 @@ def make_identity(rng: Random, policy: Policy) -> Identity:
         exe=want.exe or rng.choice((*EXES, None)),
         argv=argv,
         script_index=script,
+        argv0_false=rng.random() < 0.2,
         user=rng.choice(USERS) if want.user is None else want.user,
         unit=want.unit or rng.choice((*UNITS, None)),
         host_fs=host_fs,

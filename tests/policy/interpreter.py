@@ -152,6 +152,7 @@ def _paths(want: Selector, identity: Identity) -> tuple[str | None, ...]:
 def _cmdline_prefixes(identity: Identity) -> set[str]:
     argv = identity.argv or ()
     starts = {0} if identity.script_index is None else {0, identity.script_index}
+    starts -= {0} if identity.argv0_false else set()
     return {
         " ".join(argv[start:end]) for start in starts for end in range(start + 1, len(argv) + 1)
     }

@@ -53,6 +53,15 @@ def test_script_counts_only_for_interpreter_scripts() -> None:
     assert not cmdline_matches("/opt/wrapper", replace(SCRIPT, script_index=None))
 
 
+def test_a_false_first_argument_is_not_believed() -> None:
+    """``exec -a``: words count from the script on, which the kernel put there, or not at all."""
+    assert cmdline_matches("/bin/sh -e", SCRIPT)
+    false = replace(SCRIPT, argv0_false=True)
+    assert not cmdline_matches("/bin/sh -e", false)
+    assert cmdline_matches("/opt/wrapper --all", false)
+    assert not cmdline_matches("/opt/wrapper", replace(false, script_index=None))
+
+
 def test_unread_arguments_match_no_cmdline() -> None:
     """Unknown is never "any"."""
     assert not cmdline_matches("", Identity(argv=None))
