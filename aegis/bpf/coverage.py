@@ -57,8 +57,10 @@ TRAFFIC = (
     ),
     Traffic("subflow", "MPTCP subflows to further addresses of the peer", seen_by=_CONNECT),
     Traffic("activated", "who connects to a TCP listener that another program made"),
-    Traffic("given", "connections that another program made and handed over"),
+    Traffic("inherited", "connections a program was born with"),
+    Traffic("passed", "connected sockets passed by another program or taken from one"),
     Traffic("ping", "ICMP echo (ping) sockets, which every program may use"),
-    Traffic("frame", "frames through AF_PACKET, AF_XDP and devices of its own (tun)"),
+    Traffic("frame", "frames through AF_PACKET and AF_XDP"),
+    Traffic("tun", "packets through a tun device of the program's own"),
     Traffic("vsock", "vsock connections, to the hypervisor and to this machine"),
 )
