@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from aegis.errors import AegisError, ControlError
 from aegis.events.context import Context
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
+from aegis.existing import Existing, Tally
 from aegis.facts import Facts
 from aegis.naming import Naming
 from aegis.policy.compile import compile_policy
@@ -76,6 +77,7 @@ class Agent:
         self._facts: Facts | None = None
         self._recorder: Recorder | None = None
         self._server: asyncio.Server | None = None
+        self._existing = Tally()
 
     @property
     def instance(self) -> str:
@@ -120,6 +122,7 @@ class Agent:
             raise
         self._server = await control_server.serve(self.instance, self._handle_request)
         self._watch(facts, self._recorder)
+        self._spawn(self._sweep_existing(facts))
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
         self._say("aegis: ready")
 
@@ -132,6 +135,17 @@ class Agent:
         self._spawn(facts.tick())
         self._spawn(recorder.record_forever())
         self._spawn(self._resolving.refresh_forever(self._names_changed))
+
+    async def _sweep_existing(self, facts: Facts) -> None:
+        existing = Existing(
+            self._kernel.object,
+            self._policy.settings,
+            self._naming,
+            self._reactions.handle,
+            self._reactions.notice,
+        )
+        self._existing = existing.tally
+        await existing.sweep(facts.flush)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -260,6 +274,7 @@ class Agent:
             "notifications": (
                 dict(self._reactions.notifier.outcomes) if self._reactions.notifier else {}
             ),
+            "existing": asdict(self._existing),
             "log": {
                 "path": str(self._log.path),
                 "written": self._log.written,

@@ -16,6 +16,7 @@
 #include "owner.bpf.h"
 #include "datagram.bpf.h"
 #include "inbound.bpf.h"
+#include "existing.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -266,7 +267,23 @@ int aegis_socket(struct bpf_sock *ctx)
 	return d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_DENY : AEGIS_ALLOW;
 }
 
-/* ---- the judge: questions without sockets, for the differential proof ---- */
+/* ---- the judge: for the differential proof, and for sockets older than the hooks ---- */
+
+/* What was not refused is silenced by itself: the first refusal must be told. */
+static __always_inline bool
+is_old_news(struct aegis_proc *proc, struct decision *d, const struct flow *flow)
+{
+	struct aegis_detent_key key = {};
+	__u64 suppressed;
+
+	if (!d->report || !d->detent_s)
+		return false;
+	if (d->verdict == AEGIS_VERDICT_BLOCKED)
+		d->verdict = AEGIS_VERDICT_WOULD_BLOCK;
+	fill_detent_key(&key, proc, d, flow);
+	return !begin_detent(&key, bpf_ktime_get_boot_ns(), d->detent_s * 1000000000ULL,
+			     &suppressed);
+}
 
 /*
  * Answers judgements[args[0]]. Not a `syscall` program: those are sleepable, and
@@ -293,6 +310,7 @@ int aegis_judge(struct bpf_raw_tracepoint_args *ctx)
 	flow.protocol = question->protocol;
 	flow.hook = question->hook;
 	flow.direction = question->direction;
+	__builtin_memcpy(flow.rest_addr, question->rest_addr, sizeof(flow.rest_addr));
 	if (!aegis_decide(&d, config, class_, question->proc.flags, &flow))
 		return 0;
 	question->generation = config->generation;
@@ -302,5 +320,6 @@ int aegis_judge(struct bpf_raw_tracepoint_args *ctx)
 	question->actions = d.actions;
 	question->scope = d.scope;
 	question->report = d.report;
+	question->silent = question->existing && is_old_news(&question->proc, &d, &flow);
 	return 1;
 }

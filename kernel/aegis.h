@@ -113,6 +113,7 @@ enum aegis_hook {
 	AEGIS_HOOK_INGRESS = 5,		/* a packet from a peer, before the socket gets it */
 	AEGIS_HOOK_ACCEPT = 6,		/* a peer's handshake is done */
 	AEGIS_HOOK_RECVMSG = 7,		/* a process took a peer's datagram */
+	AEGIS_HOOK_EXISTING = 8,	/* none: user space found it, older than all of them */
 };
 
 /* Kinds of sockets a rule may allow; bits, in the order of the words of `sockets`. */

@@ -65,24 +65,38 @@ static long ancestry_step(__u32 index, struct ancestry *search)
 	return 0;
 }
 
-/* Only of what is bound below our cgroup: nobody would tell us of the end of others. */
-static __always_inline bool is_ours(struct sock *sk)
+static __always_inline bool is_inet(struct sock *sk)
 {
 	unsigned short family = sk->__sk_common.skc_family;
+
+	return family == AF_INET || family == AF_INET6;
+}
+
+/* Whether it was made below our cgroup, so that the hooks would see what it does. */
+static __always_inline bool is_governed(struct sock *sk)
+{
 	__u32 zero = 0;
 	struct aegis_host *host_ = bpf_map_lookup_elem(&host, &zero);
 	struct ancestry search;
 
-	if (!host_ || (family != AF_INET && family != AF_INET6) || !sk->__sk_common.skc_num)
-		return false;
-	if (sk->sk_protocol == AEGIS_PROTOCOL_UDP ? sk->__sk_common.skc_state == TCP_ESTABLISHED :
-						    sk->__sk_common.skc_state != TCP_LISTEN)
+	if (!host_)
 		return false;
 	clear_unknown(&search, sizeof(search));
 	search.cgroup = sk->sk_cgrp_data.cgroup;
 	search.wanted = host_->cgroup_id;
 	bpf_loop(UNIT_LEVELS, ancestry_step, &search, 0);
 	return search.found;
+}
+
+/* Only what is bound below our cgroup: nobody would tell us of the end of others. */
+static __always_inline bool is_ours(struct sock *sk)
+{
+	if (!is_inet(sk) || !sk->__sk_common.skc_num)
+		return false;
+	if (sk->sk_protocol == AEGIS_PROTOCOL_UDP ? sk->__sk_common.skc_state == TCP_ESTABLISHED :
+						    sk->__sk_common.skc_state != TCP_LISTEN)
+		return false;
+	return is_governed(sk);
 }
 
 /* One that systemd holds for a service, too, is the service's. */

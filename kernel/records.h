@@ -137,13 +137,33 @@ struct aegis_event {
 	char cmdline[512];
 };
 
+/* A governed socket that a process holds, as the iterator tells of it. */
+struct aegis_held {
+	__u64 cookie;			/* of the socket */
+	__u64 carrier;			/* of the one to destroy: MPTCP's first; 0: it has none yet */
+	__u64 start_boot_ns;		/* of the process */
+	struct aegis_owner owner;
+	__u32 netns;			/* of the socket; inode number */
+	__u32 device;			/* it is bound to; 0: none */
+	__u16 family;			/* AF_INET, AF_INET6 */
+	__u16 protocol;			/* enum aegis_protocol */
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 state;			/* include/net/tcp_states.h, also for UDP */
+	__u8 accepted;			/* TCP: what accept() returned */
+	__u8 bound;			/* its port was asked for, with bind() */
+	__u8 pad[5];
+	__u8 local_addr[16];
+	__u8 remote_addr[16];
+};
+
 /* Where the agent runs: the file system the policy's paths are meant in, and its cgroup. */
 struct aegis_host {
 	__u64 root_dentry;		/* 0: the agent is in a chroot, or not learnt yet */
 	__u64 cgroup_id;		/* where the hooks are attached */
 };
 
-/* A question to the judge program: the same code as the hooks, without a socket. */
+/* A question to the judge program: the same code as the hooks, outside of them. */
 struct aegis_judge {
 	struct aegis_proc proc;		/* in: strings and flags */
 	struct aegis_unit unit;		/* in */
@@ -160,7 +180,10 @@ struct aegis_judge {
 	__u8 scope;			/* out */
 	__u8 report;			/* out: an event would be raised */
 	__u8 hook;			/* in: enum aegis_hook */
-	__u8 pad[4];
+	__u8 existing;			/* in: a real socket, older than the hooks */
+	__u8 silent;			/* out, of an existing one: detent silences the report */
+	__u8 pad[2];
+	__u8 rest_addr[16];		/* in, of an existing one: our own address */
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */

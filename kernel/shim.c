@@ -283,25 +283,30 @@ int aegis_run(int program_fd, uint64_t argument)
 	return err ? err : (int)options.retval;
 }
 
-int aegis_iterate(int program_fd)
+int aegis_iterator(int program_fd)
 {
 	int link_fd = bpf_link_create(program_fd, 0, BPF_TRACE_ITER, NULL), iterator_fd;
-	char nothing[64];
-	ssize_t length;
 
 	if (link_fd < 0)
 		return link_fd;
 	iterator_fd = bpf_iter_create(link_fd);
-	if (iterator_fd < 0) {
-		close(link_fd);
+	close(link_fd);
+	return iterator_fd;
+}
+
+int aegis_iterate(int program_fd)
+{
+	int iterator_fd = aegis_iterator(program_fd);
+	char nothing[64];
+	ssize_t length;
+
+	if (iterator_fd < 0)
 		return iterator_fd;
-	}
 	do {
 		length = read(iterator_fd, nothing, sizeof(nothing));
 	} while (length > 0 || (length < 0 && (errno == EINTR || errno == EAGAIN)));
 	length = length < 0 ? -errno : 0;
 	close(iterator_fd);
-	close(link_fd);
 	return length;
 }
 

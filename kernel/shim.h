@@ -66,6 +66,10 @@ int aegis_sum_counters(int fd, uint64_t *sums);
 /* Programs run from here: BPF_PROG_TEST_RUN of a raw_tp program; a task iterator. */
 int aegis_run(int program_fd, uint64_t argument);
 int aegis_iterate(int program_fd);
+/* A new descriptor: reading it to its end runs the iterator. */
+int aegis_iterator(int program_fd);
+/* A new sock_diag socket of that network namespace, which need not be ours. */
+int aegis_diag_socket(int netns_fd);
 
 /* Waits until every program that began before the call has ended. */
 int aegis_barrier(void);

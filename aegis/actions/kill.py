@@ -96,7 +96,7 @@ def _refusal(event: Event) -> KillResult | None:
         return KillResult(pid, KillStatus.OTHER, "the number belongs to another process now")
     if now.state in "ZX" and now.threads <= 1:
         return KillResult(pid, KillStatus.GONE)
-    if pid in _ancestors():
+    if pid in ancestors():
         return KillResult(pid, KillStatus.PROTECTED, "Aegis descends from it")
     if event.inode and event.exec_boot_ns and not event.identity & _UNKNOWN_FILE:
         files = _executed_files(pid)
@@ -118,7 +118,8 @@ def _read_stat(pid: int) -> _Stat:
     )
 
 
-def _ancestors() -> set[int]:
+def ancestors() -> set[int]:
+    """Whom this process descends from, up to but without PID 1."""
     found: set[int] = set()
     pid = os.getppid()
     while pid > 1 and pid not in found:

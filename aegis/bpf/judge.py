@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions to the kernel's own ``decide()``, without sockets or processes.
+"""Questions to the kernel's own ``decide()``, outside of the hooks.
 
 The judge program shares every function with the hooks: what it answers is
-what would be enforced. Used by the differential proof; attaches nothing.
+what would be enforced. Used by the differential proof, which attaches nothing,
+and for sockets that are older than the hooks.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from aegis._bpf import lib
 from aegis.bpf.generation import DIRECTIONS, SOCKETS, index_key
@@ -59,12 +61,7 @@ class Judge:
             yield from self._ask_batch(batch)
 
     def _ask_batch(self, batch: list[tuple[Identity, Flow]]) -> Iterator[Judgement]:
-        table = self._object.maps["judgements"]
-        table.fill([(index_key(n), self.pack(*question)) for n, question in enumerate(batch)])
-        for number in range(len(batch)):
-            if self._object.run("aegis_judge", number) != 1:
-                raise KernelError("the kernel did not judge: a table is missing")
-            answer = layout("aegis_judge").unpack(table.get(index_key(number)) or b"")
+        for answer in answers(self._object, [self.pack(*question) for question in batch]):
             yield Judgement(
                 verdict=VERDICTS[answer["verdict"]],
                 reason=REASONS[answer["reason"]],
@@ -96,6 +93,21 @@ class Judge:
 
     def close(self) -> None:
         self._object.close()
+
+
+def answers(loaded: BpfObject, questions: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield ``struct aegis_judge`` with the answer to each, of the policy in force.
+
+    :raises KernelError: when the kernel did not judge.
+    """
+    if len(questions) > lib.AEGIS_JUDGE_MAX:
+        raise ValueError(f"{len(questions)} questions at once")
+    table = loaded.maps["judgements"]
+    table.fill([(index_key(n), question) for n, question in enumerate(questions)])
+    for number in range(len(questions)):
+        if loaded.run("aegis_judge", number) != 1:
+            raise KernelError("the kernel did not judge: a table is missing")
+        yield layout("aegis_judge").unpack(table.get(index_key(number)) or b"")
 
 
 def _hook(flow: Flow) -> int:

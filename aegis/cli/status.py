@@ -70,6 +70,9 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
         problems.append(f"history does not balance: {counters['decided']} decided, {kept} kept")
     if counters["broken"]:
         problems.append(f"{counters['broken']} connections were refused for a broken table")
+    if agent is not None and agent["existing"]["failed"]:
+        failed = agent["existing"]["failed"]
+        problems.append(f"{failed} connections older than the agent could not be closed")
     if agent is None:
         problems.append("no agent is running: verdicts stand, but nobody hears of them")
     return problems

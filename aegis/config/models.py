@@ -105,6 +105,10 @@ class GlobalTable(Table):
         Field(json_schema_extra={"enum": ["enforce", "observe"]}),
     ] = Field(str(_SETTINGS.mode), description='"observe" reports, and neither blocks nor kills.')
     inbound: bool = Field(_SETTINGS.inbound, description="Whether inbound is watched at all.")
+    sever_existing: bool = Field(
+        _SETTINGS.sever_existing,
+        description="Whether connections older than the agent that it would block are closed.",
+    )
     script_timeout: Annotated[int, Field(ge=1, le=86400)] = Field(
         _SETTINGS.script_timeout, description="Seconds after which a hook script is ended."
     )

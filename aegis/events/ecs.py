@@ -176,8 +176,12 @@ def _aegis(event: Event, lost: Record) -> Record:
         "count": 1 + event.suppressed,
         "identity": list(identity_words(event.identity)),
         "cgroup": event.cgroup_id,
-        "would_kill": event.mode is Mode.OBSERVE and event.actions.kill,
+        "would_kill": event.actions.kill and (event.existing or event.mode is Mode.OBSERVE),
     }
+    if event.existing:
+        ours["existing"] = True
+    if event.spared:
+        ours["spared"] = event.spared
     if event.unit is not None:
         ours["unit"] = _text(lost, "unit", event.unit)
     if lost:

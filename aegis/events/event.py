@@ -18,6 +18,7 @@ class Hook(StrEnum):
     INGRESS = "ingress"  # a packet from a peer, before the socket gets it
     ACCEPT = "accept"  # a peer's handshake is done
     RECVMSG = "recvmsg"
+    EXISTING = "existing"  # none: the socket is older than all of them
 
 
 # What the process did itself; for the rest, somebody else's packet, nobody is killed.
@@ -77,6 +78,7 @@ class Event:
     silent: bool  # detent silences the report: only a kill is still to be done
     rule: str  # ``file:line`` of the deciding rule, or "unconfigured"
     actions: Actions
+    spared: str = ""  # why an existing one that the policy refuses was left alone
 
     @property
     def name(self) -> str:
@@ -90,7 +92,14 @@ class Event:
     @property
     def sends_nothing(self) -> bool:
         """A UDP connect() puts nothing on the wire: it never kills or notifies."""
-        return self.hook == Hook.CONNECT and self.transport == "udp"
+        return self.hook in (Hook.CONNECT, Hook.EXISTING) and (
+            self.transport == "udp" and self.direction is Direction.OUT
+        )
+
+    @property
+    def existing(self) -> bool:
+        """Older than the agent: found, not attempted."""
+        return self.hook is Hook.EXISTING
 
     @property
     def may_kill(self) -> bool:

@@ -177,6 +177,7 @@ class Settings:
     default_actions: Actions = Actions(log=True, notify=True)
     unconfigured_actions: Actions = Actions(log=True, notify=True)
     inbound: bool = True
+    sever_existing: bool = False
     script_timeout: int = 30
     script_jobs: int = 4
     script_queue: int = 1000

@@ -15,13 +15,14 @@ from aegis.actions.react import Reactions
 from aegis.actions.script import ScriptRunner
 from aegis.events.context import Context
 from aegis.events.ecs import Record
-from aegis.events.event import Event
+from aegis.events.event import Event, Hook
 from aegis.policy.model import Actions, Mode, Settings, Verdict
 from tests.actions.conftest import Write
 from tests.actions.living import event_of
 from tests.events.factory import make_event
 
 OBSERVED: dict[str, Any] = {"mode": Mode.OBSERVE, "verdict": Verdict.WOULD_BLOCK}
+OLD: dict[str, Any] = {"hook": Hook.EXISTING}
 UDP_CONNECT = {"hook": "connect", "transport": "udp"}
 
 
@@ -134,6 +135,7 @@ def test_a_kill_that_was_skipped_says_why(victim: subprocess.Popen[bytes], react
     "changes",
     [
         pytest.param(OBSERVED, id="observe-mode"),
+        pytest.param(OLD, id="older-than-the-agent"),
         pytest.param({"verdict": Verdict.ALLOWED}, id="allowed"),
         pytest.param(UDP_CONNECT, id="udp-connect-sends-nothing"),
     ],
@@ -145,7 +147,7 @@ def test_nobody_is_killed_for_what_was_not_refused_on_the_wire(
     outcome = react(event)
     assert victim.poll() is None
     assert outcome.kinds() == outcome.logged() == ["event"]
-    assert outcome.shown[0]["aegis"]["would_kill"] is (changes is OBSERVED)
+    assert outcome.shown[0]["aegis"]["would_kill"] is (changes in (OBSERVED, OLD))
 
 
 def test_a_datagram_does_kill(victim: subprocess.Popen[bytes], react: React) -> None:

@@ -82,6 +82,7 @@ def test_app(etc: Etc, text: str, error: str) -> None:
         ('script_dirs = ["/a/../b"]', 'global.script_dirs: "/a/../b" must be an absolute path'),
         ('default_actions = ["x"]', 'global.default_actions: "x" is not one of'),
         ("inbound = 0", "global.inbound: must be true or false"),
+        ('sever_existing = "yes"', "global.sever_existing: must be true or false"),
         ("script_timeout = 0", "global.script_timeout: must be at least 1"),
         ("script_jobs = 0", "global.script_jobs: must be at least 1"),
         ("script_queue = 0", "global.script_queue: must be at least 1"),

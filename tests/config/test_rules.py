@@ -86,6 +86,7 @@ def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
         default_actions=Actions(log=True, notify=True),
         unconfigured_actions=Actions(log=True, notify=True),
         inbound=True,
+        sever_existing=False,
         script_timeout=30,
         script_jobs=4,
         script_queue=1000,

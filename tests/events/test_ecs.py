@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from aegis.events.context import Context
 from aegis.events.ecs import to_ecs, to_ecs_notice, to_json_line
-from aegis.events.event import IdentityFlag
+from aegis.events.event import Hook, IdentityFlag
 from aegis.policy.model import Actions, Direction, Mode, Scope, Verdict
 from tests.events.factory import HOSTILE, make_event
 
@@ -123,6 +123,17 @@ def test_would_kill_is_said_in_observe_mode_only() -> None:
     assert read_back(to_ecs(observed, Context()))["aegis"]["would_kill"] is True
     assert read_back(to_ecs(enforced, Context()))["aegis"]["would_kill"] is False
     assert to_ecs(enforced, Context())["aegis"]["actions"] == ["log", "script:isolate", "kill"]
+
+
+def test_what_was_there_before_is_marked() -> None:
+    """``aegis.existing``, why it was left alone, and that a new one would kill."""
+    kill = Actions(log=True, kill=True)
+    found = make_event(
+        hook=Hook.EXISTING, spared="login", actions=kill, verdict=Verdict.WOULD_BLOCK
+    )
+    ours = to_ecs(found, Context())["aegis"]
+    assert (ours["existing"], ours["spared"], ours["would_kill"]) == (True, "login", True)
+    assert not {"existing", "spared"} & set(to_ecs(make_event(), Context())["aegis"])
 
 
 def test_ids_differ_within_and_between_runs() -> None:

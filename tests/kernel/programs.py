@@ -73,6 +73,11 @@ class Programs:
         self._started: list[subprocess.Popen[str]] = []
         self._standing: dict[str, Talk] = {}
 
+    @property
+    def place(self) -> Path:
+        """The directory of the scratch cgroup."""
+        return self._scratch.path
+
     def start(
         self, *argv: str | Path, user: int | None = None, unit: str | None = None
     ) -> subprocess.Popen[str]:

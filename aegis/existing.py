@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was there before the agent: sockets judged, told and, if the policy asks for it, closed.
+
+Verdicts are those of the kernel's own judge program, on the identities in its
+``procs`` map: nothing is decided here but what must not be cut.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any
+
+from aegis.actions.kill import ancestors
+from aegis.actions.notice import Tell
+from aegis.bpf import diag
+from aegis.bpf.existing import Held, Judged, held_sockets, judge, to_event
+from aegis.bpf.layout import text_of
+from aegis.bpf.object import BpfObject
+from aegis.errors import AegisError
+from aegis.events.event import Event, IdentityFlag
+from aegis.naming import Naming
+from aegis.policy.model import Direction, Settings, Verdict
+
+SSHD = frozenset({b"sshd", b"sshd-session", b"sshd-auth"})  # the last two since OpenSSH 9.8, 10.0
+_TURN = 32  # sockets; then other work gets the loop
+
+
+@dataclass
+class Tally:
+    """What a sweep came to, in sockets."""
+
+    sockets: int = 0
+    off_the_map: int = 0
+    severed: int = 0
+    spared: int = 0
+    failed: int = 0
+    done: bool = False
+
+
+@dataclass
+class Existing:
+    """One sweep. *handle* gets the events, *tell* what else is worth a line."""
+
+    loaded: BpfObject
+    settings: Settings
+    naming: Naming
+    handle: Callable[[Event], None]
+    tell: Tell
+    tally: Tally = field(default_factory=Tally)
+
+    async def sweep(self, after_turn: Callable[[], None]) -> None:
+        """Judge every socket that a governed process holds; verdicts must be in force."""
+        try:
+            self._login = ancestors()
+            for number, holders in enumerate(_by_socket(held_sockets(self.loaded)), 1):
+                self._check(holders)
+                if number % _TURN == 0:
+                    after_turn()
+                    await asyncio.sleep(0)
+        except AegisError as error:
+            message = "what was open before the agent could not be judged"
+            self.tell("existing-failed", message, _failure(error))
+            self.tally.failed += 1
+        self.tally.done = True
+        self._tell_end()
+
+    def _check(self, holders: list[Held]) -> None:
+        self.tally.sockets += 1
+        judged = list(judge(self.loaded, holders))
+        reported = [one for one in judged if one.answer["report"]]
+        if not reported:
+            return
+        self.tally.off_the_map += 1
+        refused = any(one.verdict is Verdict.BLOCKED for one in reported)
+        spared, severed = "", False
+        if refused and self.settings.sever_existing:
+            spared = why_spared(judged, self._login)
+            severed = not spared and self._sever(holders)
+        self._report(reported, spared, severed=severed)
+
+    def _sever(self, holders: list[Held]) -> bool:
+        try:
+            diag.destroy(holders[0], [held.tgid for held in holders])
+        except (AegisError, OSError) as error:
+            message = f"a connection of process {holders[0].tgid} could not be closed"
+            fields = {"process": {"pid": holders[0].tgid}}
+            self.tell("sever-failed", message, _failure(error) | fields)
+            self.tally.failed += 1
+            return False
+        self.tally.severed += 1
+        return True
+
+    def _report(self, reported: list[Judged], spared: str, *, severed: bool) -> None:
+        self.tally.spared += bool(spared)
+        told = set()
+        for one in sorted(reported, key=lambda one: one.held.start_boot_ns):
+            program = (one.proc["device"], one.proc["inode"], one.answer["app"])
+            if one.answer["silent"] or program in told:  # its workers share it
+                continue
+            told.add(program)
+            verdict = one.verdict
+            if verdict is Verdict.BLOCKED and not severed:
+                verdict = Verdict.WOULD_BLOCK
+            named = self.naming.name(dict(one.answer))
+            self.handle(to_event(one, named, verdict, self.settings.mode, spared))
+
+    def _tell_end(self) -> None:
+        tally = self.tally
+        message = (
+            f"{tally.sockets} sockets were open before the agent, {tally.off_the_map} off the map: "
+            f"{tally.severed} closed, {tally.spared} spared, {tally.failed} not closed"
+        )
+        self.tell("existing-checked", message, {"aegis": {"sweep": asdict(tally)}})
+
+
+def why_spared(judged: list[Judged], login: set[int]) -> str:
+    """Whose connection it is too, so that it is not cut; empty: it may be.
+
+    *judged*: one for each process that holds it; *login*: whom the agent descends from.
+    """
+    pids = {one.held.tgid for one in judged}
+    if 1 in pids:
+        return "init"
+    if os.getpid() in pids:
+        return "agent"
+    if pids & login or any(map(_is_ssh_login, judged)):
+        return "login"
+    allowed = any(one.verdict is not Verdict.BLOCKED for one in judged)
+    return "shared" if allowed else ""
+
+
+def _is_ssh_login(one: Judged) -> bool:
+    """Who came in by ssh, and the way to come in again; not where sshd itself goes."""
+    trusted = IdentityFlag(one.proc["flags"]) & IdentityFlag.TRUSTED
+    inbound = one.held.direction is Direction.IN
+    return inbound and bool(trusted) and text_of(one.proc["exe"]) in SSHD
+
+
+def _by_socket(sockets: Iterable[Held]) -> Iterator[list[Held]]:
+    ordered = sorted(sockets, key=lambda held: (held.cookie, held.tgid))
+    for _, holders in groupby(ordered, key=lambda held: held.cookie):
+        # Threads that do not share their files are listed one by one.
+        yield list({held.tgid: held for held in holders}.values())
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"event": {"outcome": "failure"}, "error": {"message": str(error)}}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is never cut, whatever a policy says; for the real thing see tests/kernel."""
+
+import os
+from typing import Any
+
+import pytest
+
+from aegis._bpf import lib
+from aegis.bpf.diag import destroy
+from aegis.bpf.existing import Held, Judged
+from aegis.errors import KernelError
+from aegis.existing import why_spared
+from aegis.policy.model import Direction
+
+LOOPBACK = bytes(10) + b"\xff\xff\x7f\0\0\1"
+LOGIN = {4000}  # whom the agent descends from
+INBOUND: dict[str, Any] = {"direction": Direction.IN}
+
+
+def held(**changes: Any) -> Held:
+    fields: dict[str, Any] = {
+        "cookie": 1, "carrier": 1, "tgid": 4242, "ppid": 1, "uid": 0, "start_boot_ns": 1,
+        "cgroup_id": 1, "unit": b"", "netns": 1, "family": 2, "protocol": lib.AEGIS_PROTOCOL_TCP,
+        "device": 0,
+        "direction": Direction.OUT, "listens": False, "local": (LOOPBACK, 1),
+        "remote": (LOOPBACK, 2),
+    }  # fmt: skip
+    return Held(**{**fields, **changes})
+
+
+def judged(
+    exe: bytes = b"nc", *, blocked: bool = True, trusted: bool = True, **changes: Any
+) -> Judged:
+    verdict = lib.AEGIS_VERDICT_BLOCKED if blocked else lib.AEGIS_VERDICT_ALLOWED
+    proc = {"exe": exe.ljust(64, b"\0"), "flags": lib.AEGIS_ID_TRUSTED if trusted else 0}
+    return Judged(held(**changes), proc, {"verdict": verdict})
+
+
+@pytest.mark.parametrize(
+    ("socket", "why"),
+    [
+        pytest.param(judged(), "", id="refused"),
+        pytest.param(judged(tgid=1), "init", id="pid-1"),
+        pytest.param(judged(tgid=os.getpid()), "agent", id="the-agent"),
+        pytest.param(judged(tgid=4000), "login", id="whom-it-descends-from"),
+        pytest.param(judged(b"sshd", **INBOUND), "login", id="sshd"),
+        pytest.param(judged(b"sshd-session", **INBOUND), "login", id="sshd-session"),
+        pytest.param(judged(b"sshd"), "", id="where-sshd-goes"),
+        pytest.param(judged(b"sshd", trusted=False, **INBOUND), "", id="a-file-called-sshd"),
+        pytest.param(judged(blocked=False), "shared", id="allowed"),
+    ],
+)
+def test_what_is_spared(socket: Judged, why: str) -> None:
+    """PID 1, the agent and a login keep what they have; a name alone gains nothing."""
+    assert why_spared([socket], LOGIN) == why
+
+
+def test_one_spared_holder_is_enough() -> None:
+    """A socket that PID 1 holds too, or an allowed program, is not cut for its other holder."""
+    assert why_spared([judged(), judged(tgid=1)], LOGIN) == "init"
+    assert why_spared([judged(), judged(tgid=77, blocked=False)], LOGIN) == "shared"
+    assert why_spared([judged(), judged(tgid=77)], LOGIN) == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_cannot_be_closed_is_an_error() -> None:
+    """A namespace nobody is in any more."""
+    with pytest.raises(KernelError, match="no process is left in its network namespace"):
+        destroy(held(netns=1), [os.getpid()])
