@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aegis.cli.subject import Subject, by_name, by_path, by_pid, split
 from aegis.config.load import MAIN_FILE, load_policy
+from aegis.config.texts import SOCKETS
 from aegis.events.text import json_text, printable
 from aegis.names import NameBook, names_in, read_hosts, read_resolvers, resolve
 from aegis.policy.explain import Explanation, explain
@@ -36,7 +37,10 @@ examples:
   aegis explain -c ./aegis.toml --path /usr/bin/curl '[2001:db8::1]:443/tcp'
   sudo aegis explain --pid 4711 127.0.0.53:53/udp --json
   aegis explain --exe nginx --in 10.0.0.9:80    (a connection from 10.0.0.9 to our port 80)
+  aegis explain --exe nginx listen:80           (to bind or listen on our port 80)
+  aegis explain --exe nginx socket:raw          (to make a raw socket)
 """
+_LISTEN = re.compile(r"listen:([0-9]{1,5})(?:/(tcp|udp))?")
 _TARGET = re.compile(r"(?:\[([^\]]+)\]|([0-9.]+)):([0-9]{1,5})(?:/(tcp|udp))?")
 RESOLVE_SECONDS = 5.0
 
@@ -74,7 +78,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="inbound: ADDRESS is the peer's, PORT is ours",
     )
     parser.add_argument(
-        "flow", type=_flow, metavar="ADDRESS:PORT[/tcp|/udp]", help="where to; IPv6 in brackets"
+        "flow",
+        type=_flow,
+        metavar="ADDRESS:PORT[/tcp|/udp]",
+        help="where to; IPv6 in brackets. Or listen:PORT[/tcp|/udp], or socket:KIND",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
@@ -99,7 +106,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _flow(text: str) -> Flow:
-    """Parse the destination."""
+    """Parse the destination, the port to listen on, or the kind of socket."""
+    if text.startswith("socket:"):
+        return _socket(text.removeprefix("socket:"))
+    if match := _LISTEN.fullmatch(text):
+        nobody = ip_address("0.0.0.0")  # noqa: S104  # nobody came yet
+        port = _port(match[1])
+        return Flow(nobody, port, Protocol(match[2] or "tcp"), Direction.IN, listening=True)
     match = _TARGET.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError(
@@ -109,9 +122,20 @@ def _flow(text: str) -> Flow:
         address = ip_address(match[1] or match[2])
     except (AddressValueError, ValueError):
         raise argparse.ArgumentTypeError(f"'{match[1] or match[2]}' is no address") from None
-    if int(match[3]) > 65535:
-        raise argparse.ArgumentTypeError(f"{match[3]} is over 65535, the last port")
-    return Flow(address, int(match[3]), Protocol(match[4] or "tcp"))
+    return Flow(address, _port(match[3]), Protocol(match[4] or "tcp"))
+
+
+def _port(text: str) -> int:
+    if int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is over 65535, the last port")
+    return int(text)
+
+
+def _socket(kind: str) -> Flow:
+    if kind not in SOCKETS:
+        known = ", ".join(SOCKETS)
+        raise argparse.ArgumentTypeError(f"'{kind}' is no kind of socket; there are {known}")
+    return Flow(ip_address("0.0.0.0"), 0, socket=kind)  # noqa: S104  # it goes nowhere yet
 
 
 def _uid(text: str) -> int:
@@ -179,6 +203,10 @@ def _who(subject: Subject) -> str:
 
 
 def _where_to(flow: Flow) -> str:
+    if flow.socket is not None:
+        return f"to make a {flow.socket} socket"
+    if flow.listening:
+        return f"to listen on port {flow.port}/{flow.protocol}"
     to = f"{destination(flow.address, flow.port)}/{flow.protocol}"
     if flow.direction is Direction.OUT:
         return f"to {to}"
@@ -219,6 +247,8 @@ def _as_json(answer: Explanation, subject: Subject, flow: Flow) -> dict[str, obj
             "port": flow.port,
             "protocol": flow.protocol,
             "direction": flow.direction,
+            "listening": flow.listening,
+            "socket": flow.socket,
         },
         "notes": [json_text(note) for note in subject.notes],
     }

@@ -124,14 +124,9 @@ def _alternatives(case: _Case, decision: Decision) -> Iterator[tuple[str, _Case]
 
 
 def _other_rule(case: _Case, decision: Decision, rule: Rule) -> Iterator[tuple[str, _Case]]:
-    key, entry = _missing_entry(case.flow, decision.scope)
-    listed = (*(getattr(rule, key) or ()), entry)
-    opened: dict[str, object] = {key: listed}
-    if key in ("remotes", "locals"):
-        opened[key.removesuffix("s")] = None  # the switch, which would overrule the list
     if decision.reason is Reason.RULE_DENIES:
-        added = replace(rule, **opened)  # type: ignore[arg-type]
-        yield f'with "{entry.text}" in {key} of {rule.where}', case.with_rule(rule, added)
+        what, opened = _opened(case.flow, decision.scope, rule)
+        yield f"{what} of {rule.where}", case.with_rule(rule, opened)
     if decision.verdict is Verdict.ALLOWED:
         blocking = replace(rule, actions=replace(rule.actions, allow=False, block=True))
         yield f'with "block" in actions of {rule.where}', case.with_rule(rule, blocking)
@@ -169,6 +164,19 @@ def _other_identity(case: _Case) -> Iterator[tuple[str, _Case]]:
     else:
         other = replace(identity, trusted=True, host_fs=True)
         yield "for a file of root's in the host's own root", replace(case, identity=other)
+
+
+def _opened(flow: Flow, scope: Scope, rule: Rule) -> tuple[str, Rule]:
+    """The rule with what is missing for *flow*, and that in words."""
+    if flow.socket is not None:
+        return f'with "{flow.socket}" in sockets', replace(
+            rule, sockets=(*rule.sockets, flow.socket)
+        )
+    key, entry = _missing_entry(flow, scope)
+    opened: dict[str, object] = {key: (*(getattr(rule, key) or ()), entry)}
+    if key in ("remotes", "locals"):
+        opened[key.removesuffix("s")] = None  # the switch, which would overrule the list
+    return f'with "{entry.text}" in {key}', replace(rule, **opened)  # type: ignore[arg-type]
 
 
 def _missing_entry(flow: Flow, scope: Scope) -> tuple[str, Entry]:

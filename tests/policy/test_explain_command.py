@@ -74,6 +74,8 @@ def test_json_says_all_of_it(ask: Ask, config: Path) -> None:
         "port": 25,
         "protocol": "tcp",
         "direction": "out",
+        "listening": False,
+        "socket": None,
     }
 
 
@@ -237,3 +239,32 @@ def test_trust_is_ownership_and_mode(tmp_path: Path) -> None:
 def test_the_unit_is_the_outermost_cgroup_named_like_one(text: str, unit: str | None) -> None:
     """As kernel/classify.bpf.h climbs; without one, the process's own directory."""
     assert read_unit(text) == unit
+
+
+def test_listening_and_sockets_can_be_asked_about(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is decided before anybody connects; and what would allow it."""
+    config.write_text(
+        '[[app]]\npath = "/usr/bin/x"\nlisten = ["80"]\nactions = ["block"]\n', encoding="utf-8"
+    )
+    words = ["explain", "-c", str(config), "--path", "/usr/bin/x"]
+    assert main([*words, "listen:81/udp"]) == main([*words, "socket:raw"]) == 0
+    said = capsys.readouterr().out
+    assert "/usr/bin/x to listen on port 81/udp: blocked (block)" in said
+    assert "does not list 81/udp in listen." in said
+    assert 'with "81/udp" in listen of' in said
+    assert "/usr/bin/x to make a raw socket: blocked (block)" in said
+    assert "does not list raw in sockets." in said
+    assert 'with "raw" in sockets of' in said
+    assert main([*words, "listen:80"]) == 0
+    assert "to listen on port 80/tcp: allowed, no event" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["listen:70000", "socket:rawr", "listen:x"])
+def test_what_cannot_be_listened_on_or_made_is_said(
+    text: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["explain", "-c", str(config), "--exe", "x", text])
+    assert text.split(":")[1] in capsys.readouterr().err
