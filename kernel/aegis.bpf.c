@@ -41,6 +41,7 @@ int BPF_PROG(aegis_exec, struct task_struct *task, int old_pid, struct linux_bin
 	proc->exec_boot_ns = bpf_ktime_get_boot_ns();
 	proc->kill_boot_ns = 0;
 	WRITE_ONCE(proc->class_, classify(proc, config));
+	take_sockets(proc, task);
 	return 0;
 }
 

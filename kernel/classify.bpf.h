@@ -254,6 +254,7 @@ static __always_inline bool is_unit(__u64 tail, long size)
 
 struct unit_search {
 	struct cgroup *cgroup;
+	struct aegis_unit *room;	/* for a name at a time: there is none on the stack */
 	const char *unit, *slice;	/* outermost unit, innermost slice */
 	bool complete;
 };
@@ -263,12 +264,11 @@ static long unit_step(__u32 index, struct unit_search *search)
 	struct cgroup *cgroup = search->cgroup;	/* a local: CO-RE must not see our struct */
 	const char *name = BPF_CORE_READ(cgroup, kn, name);
 	struct cgroup_subsys_state *parent;
-	char text[AEGIS_UNIT_SIZE];
-	long size = bpf_probe_read_kernel_str(text, sizeof(text), name);
+	long size = bpf_probe_read_kernel_str(search->room, sizeof(*search->room), name);
 	__u64 tail = tail_of(name, size);
 
 	/* What does not fit is taken for a unit: its children must not choose. */
-	if (is_unit(tail, size) || size == sizeof(text))
+	if (is_unit(tail, size) || size == AEGIS_UNIT_SIZE)
 		search->unit = name;
 	else if (!search->slice && is_slice(tail, size))
 		search->slice = name;
@@ -300,6 +300,7 @@ __noinline int aegis_read_unit(struct aegis_unit *unit, __u64 task_)
 		return 0;
 	clear_unknown(&search, sizeof(search));
 	search.cgroup = own;
+	search.room = unit;
 	bpf_loop(UNIT_LEVELS, unit_step, &search, 0);
 	__builtin_memset(unit, 0, sizeof(*unit));
 	if (!search.complete)

@@ -19,6 +19,8 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_RAW 3
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
 #define TCP_ESTABLISHED 1		/* include/net/tcp_states.h; also a connected UDP socket */
 #define TCP_LISTEN 10
 #define ETH_P_IP 0x0800
@@ -94,6 +96,30 @@ struct path {
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct pid_namespace {
+	struct user_namespace *user_ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
 };
 
 struct fs_struct {
@@ -140,6 +166,8 @@ struct task_struct {
 	struct signal_struct *signal;
 	struct css_set *cgroups;
 	const struct cred *cred;
+	struct files_struct *files;
+	struct pid *thread_pid;
 };
 
 struct cred {

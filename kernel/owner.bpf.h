@@ -9,13 +9,25 @@
 
 #include "verdict.bpf.h"
 
+/* The init of its pid namespace, one that no user made for himself. */
+static __always_inline bool is_init(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid *own = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+			   level * bpf_core_type_size(struct upid);
+
+	return BPF_CORE_READ(own, nr) == 1 && BPF_CORE_READ(own, ns, user_ns, level) == 0;
+}
+
 /* *task* is the owner from now on; *proc* is what is known of it. */
 static __always_inline void
 give_socket(__u64 cookie, struct aegis_proc *proc, struct task_struct *task)
 {
-	struct aegis_owner owner = {};
+	struct aegis_owner owner = {}, *before = bpf_map_lookup_elem(&owners, &cookie);
 
 	fill_owner(&owner, task);
+	owner.from_init = (before && before->from_init) || is_init(task);
 	if (proc && !bpf_map_update_elem(&listeners, &cookie, proc, BPF_ANY) &&
 	    !bpf_map_update_elem(&owners, &cookie, &owner, BPF_ANY))
 		return;
@@ -43,6 +55,58 @@ static __always_inline struct aegis_label *label_socket(struct bpf_sock *sk, __u
 	label->cookie = cookie;
 	own_socket(cookie);
 	return label;
+}
+
+/* ---- sockets that an init bound for a service ---- */
+
+enum { HANDED_FDS = 64 };		/* systemd's begin at 3 */
+
+struct handing {
+	struct task_struct *task;
+	struct aegis_proc *proc;
+	struct file **files;
+	__u32 count;
+};
+
+static long take_socket(__u32 fd, struct handing *handing)
+{
+	struct file **files = handing->files, *file = NULL;
+	struct aegis_owner *owner;
+	struct socket *socket;
+	__u64 cookie;
+
+	if (fd >= handing->count)
+		return 1;
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	cookie = BPF_CORE_READ(socket, sk, __sk_common.skc_cookie.counter);
+	owner = bpf_map_lookup_elem(&owners, &cookie);
+	if (cookie && owner && owner->from_init)
+		give_socket(cookie, handing->proc, handing->task);
+	return 0;
+}
+
+/*
+ * Socket activation: an init binds and listens, the service it starts accepts.
+ * Only from an init to its child: a server's helper that inherits a listener by
+ * mistake must not become its owner.
+ */
+static __always_inline void take_sockets(struct aegis_proc *proc, struct task_struct *task)
+{
+	struct files_struct *files = BPF_CORE_READ(task, files);
+	struct fdtable *table = BPF_CORE_READ(files, fdt);
+	struct handing handing;
+
+	if (!is_init(BPF_CORE_READ(task, real_parent)))
+		return;
+	clear_unknown(&handing, sizeof(handing));
+	handing.task = (void *)bpf_get_current_task();
+	handing.proc = proc;
+	handing.files = BPF_CORE_READ(table, fd);
+	handing.count = BPF_CORE_READ(table, max_fds);
+	bpf_loop(HANDED_FDS, take_socket, &handing, 0);
 }
 
 /* ---- sockets older than the hooks ---- */

@@ -32,7 +32,7 @@ struct aegis_owner {
 	__u32 tgid;
 	__u32 ppid;
 	__u32 uid;
-	__u32 pad;
+	__u32 from_init;		/* an init bound it: it may be meant for a service */
 	struct aegis_unit unit;
 };
 

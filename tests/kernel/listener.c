@@ -2,7 +2,8 @@
 /*
  * A server under test: listener tcp|udp ADDRESS PORT, or tcp|udp fd NUMBER for
  * a socket it inherits. PORT 0 for TCP: listen() without bind(). exec-udp
- * PROGRAM PORT binds and leaves the socket to that listener.
+ * PROGRAM PORT binds and leaves the socket to that listener; fork-tcp PROGRAM
+ * PORT listens and leaves it to a child that is that listener, as an init does.
  *
  * Says "ready PORT" or "refused ERRNO" on a line of its own, then "peer PORT"
  * for each connection or datagram. TCP gets "hi"; a datagram is sent back, and
@@ -11,9 +12,11 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -69,6 +72,23 @@ static int exec_udp(char *program, int port)
 	return 1;
 }
 
+static int fork_tcp(char *program, int port)
+{
+	struct sockaddr_in6 own = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	int server = socket(AF_INET6, SOCK_STREAM, 0);
+	char number[16];
+
+	if (server < 0 || bind(server, (struct sockaddr *)&own, sizeof(own)) || listen(server, 16))
+		return refused();
+	snprintf(number, sizeof(number), "%d", server);
+	if (!fork()) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		execl(program, program, "tcp", "fd", number, (char *)NULL);
+	}
+	for (;;)
+		pause();
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_in6 own = { .sin6_family = AF_INET6 };
@@ -80,6 +100,8 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	udp = !strcmp(argv[1], "udp");
 	port = atoi(argv[3]);
+	if (!strcmp(argv[1], "fork-tcp"))
+		return fork_tcp(argv[2], port);
 	if (!strcmp(argv[1], "exec-udp"))
 		return exec_udp(argv[2], port);
 	if (!strcmp(argv[2], "fd")) {

@@ -327,6 +327,26 @@ def test_a_server_older_than_the_agent_is_governed(
         made.end()
 
 
+@pytest.mark.parametrize("by_init", [True, False])
+def test_socket_activation(by_init: bool, inbound: Inbound, programs: Programs) -> None:
+    """An init listens, the service it starts accepts: the service's rule counts, from the
+
+    first connection on. What anybody else's child inherits stays the parent's.
+    """
+    mark = inbound.agent.mark()
+    opener, service = inbound.program("opens-for-others"), inbound.program("serves-choosy")
+    around = ("unshare", "--pid", "--fork", "--kill-child") if by_init else ()
+    port = 7061 + by_init
+    server = Server(programs.start(*around, opener, "fork-tcp", str(service), str(port)))
+    inbound.add(server)
+    assert server.says() == f"ready {port}"
+    assert inbound.connects(REMOTE4, REMOTE4, port) is not by_init
+    assert inbound.connects(PRIVATE4, PRIVATE4, port)
+    if by_init:
+        event = inbound.agent.wait_event(mark, aegis__hook="ingress", destination__port=port)
+        assert matches(event, process__name="serves-choosy", source__ip=REMOTE4)
+
+
 def test_a_socket_that_was_handed_over_is_the_takers(inbound: Inbound, programs: Programs) -> None:
     """As systemd does it: one process binds, another receives; the second's rule counts."""
     mark = inbound.agent.mark()
