@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the BPF object, its skeleton and the cffi extension.
+"""Build the BPF objects and the cffi extension they are embedded in.
 
 ``python build.py`` builds in place (``aegis/_bpf.abi3.so``); hatchling calls
 the hook for wheels and editable installs. Needs clang, bpftool, a C compiler,
@@ -70,20 +70,36 @@ def multiarch_include() -> Path:
     return Path("/usr/include") / run("cc", "-print-multiarch").strip()
 
 
-def build_skeleton() -> None:
-    """Write ``build/aegis.skel.h``, the BPF object inside a C header."""
+def build_object(source: Path) -> Path:
+    """Compile one ``NAME.bpf.c``; return the object."""
     machine = platform.machine()
     if machine not in BPF_ARCH:
         raise BuildError(f"no BPF support for {machine}")
+    name = source.name.removesuffix(".bpf.c")
+    raw, target = OUT / f"{name}.raw.o", OUT / f"{name}.bpf.o"
     # v3 has compare-and-jump on 32 bits and atomics; kernel >= 5.12.
     flags = ["-g", "-O2", "-Wall", "-Werror", "-mcpu=v3", "-target", "bpf"]
     flags += [f"-D__TARGET_ARCH_{BPF_ARCH[machine]}", f"-ffile-prefix-map={ROOT}=."]
     include: list[str | Path] = ["-I", KERNEL, "-idirafter", multiarch_include()]
-    run("clang", *flags, *include, "-c", KERNEL / "aegis.bpf.c", "-o", OUT / "aegis.raw.o")
+    run("clang", *flags, *include, "-c", source, "-o", raw)
     # gen object drops the debug sections that nobody loads.
-    run("bpftool", "gen", "object", OUT / "aegis.bpf.o", OUT / "aegis.raw.o")
-    skeleton = run("bpftool", "gen", "skeleton", OUT / "aegis.bpf.o", "name", "aegis_bpf")
-    (OUT / "aegis.skel.h").write_text(skeleton)
+    run("bpftool", "gen", "object", target, raw)
+    return target
+
+
+def embed_objects() -> None:
+    """Write ``build/objects.h``: every BPF object as bytes, in a table by name."""
+    arrays, rows = "", ""
+    for source in sorted(KERNEL.glob("*.bpf.c")):
+        name = source.name.removesuffix(".bpf.c")
+        elf = ",".join(map(str, build_object(source).read_bytes()))
+        # libelf reads structs of 8 bytes in place.
+        aligned = "__attribute__((aligned(8)))"
+        arrays += f"static const unsigned char {name}_elf[] {aligned} = {{{elf}}};\n"
+        rows += f'\t{{ "{name}", {name}_elf, sizeof({name}_elf) }},\n'
+    row = "struct embedded { const char *name; const void *elf; size_t size; }"
+    table = f"static const {row} embedded[] = {{\n{rows}}};\n"
+    (OUT / "objects.h").write_text(arrays + table)
 
 
 def declarations() -> str:
@@ -128,7 +144,7 @@ def build() -> Path:
     for tool in ("cc", "clang", "bpftool"):
         need(tool)
     need_header("bpf/libbpf.h", "/usr/include", "/usr/local/include", multiarch_include())
-    build_skeleton()
+    embed_objects()
     return build_extension()
 
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/bpf.h>
 #include <linux/membarrier.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,11 +13,11 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include "aegis.skel.h"
 #include "shim.h"
+#include "objects.h"		/* from build.py: embedded[] */
 
 struct aegis_object {
-	struct aegis_bpf *skeleton;
+	struct bpf_object *bpf;
 };
 
 const char *aegis_abi(void)
@@ -58,15 +60,32 @@ const char *aegis_log(void)
 	return log_taken;
 }
 
-struct aegis_object *aegis_open(void)
+static const struct embedded *find_embedded(const char *name)
 {
-	struct aegis_object *object = calloc(1, sizeof(*object));
+	size_t i;
 
+	for (i = 0; i < sizeof(embedded) / sizeof(embedded[0]); i++)
+		if (!strcmp(embedded[i].name, name))
+			return &embedded[i];
+	return NULL;
+}
+
+struct aegis_object *aegis_open(const char *name)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, options,
+		.object_name = name,
+	);
+	const struct embedded *found = find_embedded(name);
+	struct aegis_object *object;
+
+	if (!found)
+		return NULL;
+	object = calloc(1, sizeof(*object));
 	if (!object)
 		return NULL;
 	libbpf_set_print(keep_log);
-	object->skeleton = aegis_bpf__open();
-	if (!object->skeleton) {
+	object->bpf = bpf_object__open_mem(found->elf, found->size, &options);
+	if (!object->bpf) {
 		free(object);
 		return NULL;
 	}
@@ -75,12 +94,12 @@ struct aegis_object *aegis_open(void)
 
 static struct bpf_map *find_map(struct aegis_object *object, const char *name)
 {
-	return bpf_object__find_map_by_name(object->skeleton->obj, name);
+	return bpf_object__find_map_by_name(object->bpf, name);
 }
 
 static struct bpf_program *find_program(struct aegis_object *object, const char *name)
 {
-	return bpf_object__find_program_by_name(object->skeleton->obj, name);
+	return bpf_object__find_program_by_name(object->bpf, name);
 }
 
 int aegis_reuse_map(struct aegis_object *object, const char *name, int fd)
@@ -90,17 +109,61 @@ int aegis_reuse_map(struct aegis_object *object, const char *name, int fd)
 	return map ? bpf_map__reuse_fd(map, fd) : -ENOENT;
 }
 
+int aegis_share_maps(struct aegis_object *object, struct aegis_object *owner)
+{
+	struct bpf_map *map, *theirs;
+	int err;
+
+	bpf_object__for_each_map(map, object->bpf) {
+		if (bpf_map__is_internal(map))	/* constants: each object has its own */
+			continue;
+		theirs = find_map(owner, bpf_map__name(map));
+		err = theirs ? bpf_map__reuse_fd(map, bpf_map__fd(theirs)) : -ENOENT;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int aegis_set_constants(struct aegis_object *object, const char *section,
+			const char *value, size_t size)
+{
+	struct bpf_map *map = find_map(object, section);
+
+	return map ? bpf_map__set_initial_value(map, value, size) : -ENOENT;
+}
+
 int aegis_load(struct aegis_object *object)
 {
-	return aegis_bpf__load(object->skeleton);
+	return bpf_object__load(object->bpf);
 }
 
 void aegis_close(struct aegis_object *object)
 {
 	if (!object)
 		return;
-	aegis_bpf__destroy(object->skeleton);
+	bpf_object__close(object->bpf);
 	free(object);
+}
+
+int aegis_can_signal(void)
+{
+	const struct bpf_insn program[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_1, .imm = SIGKILL },
+		{ .code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_send_signal },
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, options,
+		.expected_attach_type = BPF_CGROUP_INET4_CONNECT,
+	);
+	int fd = bpf_prog_load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, "aegis_probe", "GPL", program,
+			       sizeof(program) / sizeof(program[0]), &options);
+
+	if (fd < 0)
+		return 0;
+	close(fd);
+	return 1;
 }
 
 int aegis_map_fd(struct aegis_object *object, const char *name)
@@ -170,108 +233,6 @@ int aegis_mount_bpffs(const char *path)
 	return mount("bpf", path, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") ? -errno : 0;
 }
 
-int aegis_map_fill(int fd, const char *keys, size_t key_size,
-		   const char *values, size_t value_size, size_t count, uint64_t flags)
-{
-	size_t i;
-	int err;
-
-	for (i = 0; i < count; i++) {
-		err = bpf_map_update_elem(fd, keys + i * key_size, values + i * value_size, flags);
-		if (err)
-			return err;
-	}
-	return count;
-}
-
-int aegis_map_verify(int fd, const char *keys, size_t key_size,
-		     const char *values, size_t value_size, size_t count)
-{
-	char found[4096];
-	size_t i;
-	int err;
-
-	if (value_size > sizeof(found))
-		return -EINVAL;
-	for (i = 0; i < count; i++) {
-		err = bpf_map_lookup_elem(fd, keys + i * key_size, found);
-		if (err)
-			return err;
-		if (memcmp(found, values + i * value_size, value_size))
-			return -EILSEQ;
-	}
-	return 0;
-}
-
-int aegis_map_clear(int fd, const char *keys, size_t key_size, size_t count)
-{
-	size_t i;
-	int err;
-
-	for (i = 0; i < count; i++) {
-		err = bpf_map_delete_elem(fd, keys + i * key_size);
-		if (err && err != -ENOENT)
-			return err;
-	}
-	return count;
-}
-
-int aegis_map_sweep(int fd, size_t key_size, size_t at, uint32_t keep)
-{
-	char keys[2][512], *key = keys[0], *next = keys[1], *swap;
-	int err = bpf_map_get_next_key(fd, NULL, key), deleted = 0, end;
-
-	if (key_size > sizeof(keys[0]) || at + sizeof(keep) > key_size)
-		return -EINVAL;
-	while (!err) {
-		/* Before the delete: after a key that is gone, a walk begins anew. */
-		end = bpf_map_get_next_key(fd, key, next);
-		if (memcmp(key + at, &keep, sizeof(keep))) {
-			err = bpf_map_delete_elem(fd, key);
-			if (err && err != -ENOENT)
-				return err;
-			deleted++;
-		}
-		swap = key;
-		key = next;
-		next = swap;
-		err = end;
-	}
-	return err == -ENOENT ? deleted : err;
-}
-
-int aegis_map_lookup(int fd, const char *key, char *value)
-{
-	return bpf_map_lookup_elem(fd, key, value);
-}
-
-int aegis_map_next_key(int fd, const char *key, char *next)
-{
-	return bpf_map_get_next_key(fd, key, next);
-}
-
-int aegis_sum_counters(int fd, uint64_t *sums)
-{
-	int cpus = libbpf_num_possible_cpus(), cpu, which, err;
-	const int count = sizeof(struct aegis_counters) / sizeof(uint64_t);
-	struct aegis_counters *counters;
-	uint32_t zero = 0;
-
-	if (cpus < 0)
-		return cpus;
-	counters = calloc(cpus, sizeof(*counters));
-	if (!counters)
-		return -ENOMEM;
-	err = bpf_map_lookup_elem(fd, &zero, counters);
-	for (which = 0; !err && which < count; which++) {
-		sums[which] = 0;
-		for (cpu = 0; cpu < cpus; cpu++)
-			sums[which] += counters[cpu].value[which];
-	}
-	free(counters);
-	return err;
-}
-
 int aegis_run(int program_fd, uint64_t argument)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, options,
@@ -321,65 +282,4 @@ int aegis_barrier(void)
 		return 0;
 	sleep(1);
 	return 0;
-}
-
-struct aegis_ring {
-	struct ring_buffer *buffer;
-	size_t size, capacity, count;
-	char *records;
-	bool malformed;
-};
-
-/* A negative return consumes the record all the same: store it first. */
-static int store_record(void *context, void *data, size_t size)
-{
-	struct aegis_ring *ring = context;
-
-	if (size != ring->size) {
-		ring->malformed = true;
-		return 0;
-	}
-	memcpy(ring->records + ring->count * size, data, size);
-	return ++ring->count == ring->capacity ? -EAGAIN : 0;
-}
-
-struct aegis_ring *aegis_ring_open(int map_fd, size_t size)
-{
-	struct aegis_ring *ring = calloc(1, sizeof(*ring));
-
-	if (!ring)
-		return NULL;
-	ring->size = size;
-	ring->buffer = ring_buffer__new(map_fd, store_record, ring, NULL);
-	if (!ring->buffer) {
-		free(ring);
-		return NULL;
-	}
-	return ring;
-}
-
-int aegis_ring_fd(struct aegis_ring *ring)
-{
-	return ring_buffer__epoll_fd(ring->buffer);
-}
-
-int aegis_ring_drain(struct aegis_ring *ring, char *records, size_t capacity)
-{
-	int err;
-
-	ring->records = records;
-	ring->capacity = capacity;
-	ring->count = 0;
-	err = ring_buffer__consume(ring->buffer);
-	if (ring->malformed)
-		return -EPROTO;
-	return err < 0 && err != -EAGAIN ? err : (int)ring->count;
-}
-
-void aegis_ring_close(struct aegis_ring *ring)
-{
-	if (!ring)
-		return;
-	ring_buffer__free(ring->buffer);
-	free(ring);
 }

@@ -12,19 +12,27 @@
 #include "aegis.h"
 #endif
 
-struct aegis_object;			/* the skeleton, opaque */
+struct aegis_object;			/* one loaded BPF object, opaque */
 struct aegis_ring;
 
 /* Names the layout of all maps: equal names may share maps across agents. */
 const char *aegis_abi(void);
 
-/* Life cycle: open, reuse maps, load. NULL: see aegis_log(). */
-struct aegis_object *aegis_open(void);
+/* Life cycle: open kernel/NAME.bpf.c, reuse maps, load. NULL: see aegis_log(). */
+struct aegis_object *aegis_open(const char *name);
 int aegis_reuse_map(struct aegis_object *object, const char *name, int fd);
+/* Has every map of *object* be the loaded *owner*'s of the same name. */
+int aegis_share_maps(struct aegis_object *object, struct aegis_object *owner);
+/* Before the load: what the constants in *section* are. */
+int aegis_set_constants(struct aegis_object *object, const char *section,
+			const char *value, size_t size);
 int aegis_load(struct aegis_object *object);
 void aegis_close(struct aegis_object *object);
 /* libbpf's warnings since the last call, at most 16 KiB, the newest kept. */
 const char *aegis_log(void);
+
+/* 1 if programs at the connect and sendmsg hooks may send signals here, else 0. */
+int aegis_can_signal(void);
 
 /* File descriptors owned by the object. */
 int aegis_map_fd(struct aegis_object *object, const char *name);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The BPF object in this process: load, maps, putting tables in force."""
+"""The main BPF object: load, maps, putting tables in force."""
 
 import sys
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from aegis._bpf import ffi, lib
 from aegis.bpf.generation import index_key, pack_tables
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
+from aegis.bpf.programs import Programs
 from aegis.bpf.texts import Texts
-from aegis.errors import KernelError
 from aegis.policy.garbage import uncollected
 from aegis.policy.tables import Tables
 
@@ -55,16 +55,14 @@ def open_map(name: str, fd: int) -> Map:
     return Map(name, fd, _size(key), _size(value))
 
 
-class BpfObject:
-    """One loaded object. *reuse*: descriptors of maps to share instead of new ones.
+class BpfObject(Programs):
+    """The main object, loaded. *reuse*: descriptors of maps to share instead of new ones.
 
     :raises KernelError: with libbpf's and the verifier's own words.
     """
 
     def __init__(self, reuse: Mapping[str, int] | None = None) -> None:
-        self._handle = lib.aegis_open()
-        if self._handle == ffi.NULL:
-            raise KernelError(f"opening the BPF object failed\n{_log()}")
+        super().__init__("aegis")
         try:
             self._load(reuse or {})
         except BaseException:
@@ -73,9 +71,8 @@ class BpfObject:
 
     def _load(self, reuse: Mapping[str, int]) -> None:
         for name, fd in reuse.items():
-            check(lib.aegis_reuse_map(self._handle, name.encode(), fd), f"adopting map {name}")
-        if lib.aegis_load(self._handle) < 0:
-            raise KernelError(f"the kernel refused the BPF programs\n{_log()}")
+            self.reuse(name, fd)
+        self.load()
         self.maps = {name: open_map(name, self.map_fd(name)) for name in MAPS}
         active = self.maps["active"].get(KEY_OF_ONE) or b""
         self.generation = int.from_bytes(active, sys.byteorder)
@@ -91,25 +88,6 @@ class BpfObject:
         if self.maps["procs"].get(KEY_OF_ONE) is None:
             self.maps["procs"].put(KEY_OF_ONE, layout("aegis_proc").pack(flags=flags))
             self.maps["owners"].put(bytes(8), layout("aegis_owner").pack())
-
-    def map_fd(self, name: str) -> int:
-        return check(lib.aegis_map_fd(self._handle, name.encode()), f"map {name}")
-
-    def program_fd(self, name: str) -> int:
-        return check(lib.aegis_program_fd(self._handle, name.encode()), f"program {name}")
-
-    def attach_tracing(self, name: str) -> int:
-        """Return a descriptor of the new link; the caller closes it."""
-        return check(lib.aegis_attach_tracing(self._handle, name.encode()), f"attaching {name}")
-
-    def attach_cgroup(self, name: str, cgroup_fd: int) -> int:
-        """Return a descriptor of the new link; the caller closes it."""
-        result = lib.aegis_attach_cgroup(self._handle, name.encode(), cgroup_fd)
-        return check(result, f"attaching {name}")
-
-    def run(self, name: str, argument: int = 0) -> int:
-        """Run a raw_tp program here; return what it returned."""
-        return check(lib.aegis_run(self.program_fd(name), argument), f"running {name}")
 
     def apply(self, tables: Tables) -> int:
         """Put *tables* in force and return their generation; on error nothing changes.
@@ -157,16 +135,6 @@ class BpfObject:
         """Delete every generation's entries but one's: what another agent or a crash left."""
         for name in GENERATION_MAPS:
             self.maps[name].sweep(4 if name == "nets" else 0, keep)  # after the prefix length
-
-    def close(self) -> None:
-        """Let go of everything that is not pinned or attached elsewhere."""
-        if self._handle != ffi.NULL:
-            lib.aegis_close(self._handle)
-            self._handle = ffi.NULL
-
-
-def _log() -> str:
-    return str(ffi.string(lib.aegis_log()).decode(errors="replace")).strip()
 
 
 def read_counters(fd: int) -> dict[str, int]:
