@@ -110,10 +110,8 @@ def declarations() -> str:
 
 def abi_name() -> str:
     """Name the layout of all maps; agents of one name may share pinned maps."""
-    sources = b"".join(
-        (KERNEL / name).read_bytes() for name in ("aegis.h", "records.h", "maps.bpf.h")
-    )
-    return hashlib.sha256(sources).hexdigest()[:16]
+    sources = (KERNEL / f"{name}.h" for name in ("aegis", "optional", "records", "maps.bpf"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
 def build_extension() -> Path:

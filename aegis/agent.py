@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aegis import control, control_server, systemd
+from aegis.actions.kill import spared_pids
 from aegis.actions.log import EventLog
 from aegis.actions.notify import Notifier
 from aegis.actions.react import OnRecord, Reactions
@@ -103,6 +104,7 @@ class Agent:
     async def _start(self, loaded: Loaded) -> None:
         self._kernel.start()
         try:
+            self._kernel.spare(spared_pids())
             facts = Facts(self._kernel, self._naming, self._reactions, self._after_batch)
             self._facts = facts
             self._reactions.scripts = ScriptRunner(
@@ -269,6 +271,7 @@ class Agent:
             "generation": self._kernel.generation,
             "mode": str(self._policy.settings.mode),
             "rules": len(self._policy.rules),
+            "tiers": {tier.name: tier.reason for tier in self._kernel.tiers},
             "kills": {str(status): count for status, count in self._reactions.kills.items()},
             "scripts": self._reactions.scripts.counts() if self._reactions.scripts else {},
             "notifications": (

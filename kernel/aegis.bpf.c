@@ -40,6 +40,7 @@ int BPF_PROG(aegis_exec, struct task_struct *task, int old_pid, struct linux_bin
 	proc->start_boot_ns = start_of(task);
 	proc->exec_boot_ns = bpf_ktime_get_boot_ns();
 	proc->kill_boot_ns = 0;
+	proc->doomed = 0;
 	WRITE_ONCE(proc->class_, classify(proc, config));
 	take_sockets(proc, task);
 	return 0;
@@ -72,6 +73,7 @@ int BPF_PROG(aegis_fork, struct task_struct *parent, struct task_struct *child)
 	if (proc) {
 		proc->start_boot_ns = start_of(child);
 		proc->kill_boot_ns = 0;
+		proc->doomed = 0;
 	}
 	return 0;
 }

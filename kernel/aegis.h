@@ -32,6 +32,7 @@ enum aegis_limit {
 	AEGIS_RULES_MAX = 32768,	/* selector keys, two generations */
 	AEGIS_STRINGS_MAX = 16384,	/* selector texts of one kind */
 	AEGIS_PROCS_MAX = 131072,	/* processes whose identity is kept */
+	AEGIS_SPARED_MAX = 1024,	/* the agent and the processes it descends from */
 	AEGIS_DETENT_MAX = 16384,	/* reports remembered for detent */
 	AEGIS_LISTENERS_MAX = 16384,	/* bound sockets whose owner is kept */
 	AEGIS_PEERS_MAX = 16384,	/* who lately spoke to which UDP socket, and whom it spoke to */
@@ -272,6 +273,7 @@ _Static_assert(sizeof(struct aegis_app) == 48, "app ABI");
 _Static_assert(sizeof(struct aegis_net_key) == 28, "net key ABI");
 #endif
 
+#include "optional.h"
 #include "records.h"
 
 #endif

@@ -27,6 +27,7 @@
 #define ETH_P_IPV6 0x86dd
 #define PF_KTHREAD 0x00200000		/* include/linux/sched.h */
 #define E2BIG 7
+#define SIGKILL 9
 #define S_IWGRP_OR_OTH 022
 #define AEGIS_KERNEL_PROGRAM "[kernel]"	/* aegis/policy/model.py says the same; tests compare */
 #define FUSE_SUPER_MAGIC 0x65735546

@@ -18,7 +18,7 @@ struct aegis_proc {
 	__u16 cmdline_len;		/* bytes, last NUL included */
 	__u16 script_off;		/* into cmdline, with AEGIS_ID_SCRIPT */
 	__u16 root_off;			/* into path: as seen from its own root; 0: the same */
-	__u16 pad;
+	__u16 doomed;			/* marked for tracing.bpf.c to kill */
 	struct aegis_name exe;		/* base name, zero padded: a map key */
 	__u32 program;			/* its number in `programs`; 0: none yet */
 	__u32 lasting;			/* with the path, a struct aegis_program: set for its number */
@@ -129,7 +129,7 @@ struct aegis_event {
 	__u8 actions;
 	__u8 mode;
 	__u8 silent;			/* detent: to be killed, not to be reported */
-	__u8 pad[1];
+	__u8 kill;			/* enum aegis_kill */
 	__u8 daddr[16];
 	__u8 saddr[16];			/* all zero: not bound yet */
 	struct aegis_owner owner;	/* whose socket it is: the caller's, but for inbound packets */
@@ -157,10 +157,15 @@ struct aegis_held {
 	__u8 remote_addr[16];
 };
 
-/* Where the agent runs: the file system the policy's paths are meant in, and its cgroup. */
+/*
+ * What the agent found out: where it runs (the file system the policy's paths
+ * are meant in, its cgroup), and what works here.
+ */
 struct aegis_host {
 	__u64 root_dentry;		/* 0: the agent is in a chroot, or not learnt yet */
 	__u64 cgroup_id;		/* where the hooks are attached */
+	__u32 kill;			/* enum aegis_kill: the best that works */
+	__u32 pad;
 };
 
 /* A question to the judge program: the same code as the hooks, outside of them. */

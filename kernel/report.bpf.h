@@ -6,7 +6,7 @@
 #ifndef AEGIS_REPORT_BPF_H
 #define AEGIS_REPORT_BPF_H
 
-#include "decide.bpf.h"
+#include "kill.bpf.h"
 
 #define KILL_AGAIN_NS 100000000ULL	/* to ask again for a kill that did not happen yet */
 
@@ -75,7 +75,8 @@ static __always_inline void emit_flow(struct aegis_event *event, const struct fl
 
 static __always_inline bool
 emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config,
-     const struct decision *d, const struct flow *flow, __u64 now, __u64 suppressed, bool silent)
+     const struct decision *d, const struct flow *flow, __u64 now, __u64 suppressed, bool silent,
+     enum aegis_kill kill)
 {
 	struct aegis_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
@@ -88,6 +89,7 @@ emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *co
 	event->boot_ns = now;
 	event->suppressed = suppressed;
 	event->silent = silent;
+	event->kill = kill;
 	event->generation = config->generation;
 	event->mode = config->mode;
 	event->app = d->app;
@@ -204,7 +206,8 @@ kill_is_due(struct aegis_proc *proc, const struct decision *d, const struct flow
 		return false;
 	if (is_passive(flow))
 		return false;
-	if (asked && now - asked < KILL_AGAIN_NS)
+	/* Without a start it is tgid 0's entry, which stands for many. */
+	if (asked && now - asked < KILL_AGAIN_NS && proc->start_boot_ns)
 		return false;
 	WRITE_ONCE(proc->kill_boot_ns, now);
 	return true;
@@ -220,12 +223,13 @@ aegis_report(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_co
 {
 	struct aegis_detent_key key = {};
 	__u64 now = bpf_ktime_get_boot_ns(), detent_ns, suppressed = 0;
-	bool silent = false, kill;
+	enum aegis_kill kill;
+	bool silent = false;
 
 	if (!proc || !config || !d || !flow)
 		return 0;
 	detent_ns = d->detent_s * 1000000000ULL;
-	kill = kill_is_due(proc, d, flow, now);
+	kill = kill_is_due(proc, d, flow, now) ? kill_current(proc) : AEGIS_KILL_NONE;
 	if (detent_ns) {
 		fill_detent_key(&key, proc, d, flow);
 		silent = !begin_detent(&key, now, detent_ns, &suppressed);
@@ -234,7 +238,7 @@ aegis_report(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_co
 		count(AEGIS_COUNTER_SUPPRESSED);
 		return 0;
 	}
-	if (!emit(proc, owner, config, d, flow, now, suppressed, silent) && detent_ns && !silent)
+	if (!emit(proc, owner, config, d, flow, now, suppressed, silent, kill) && detent_ns && !silent)
 		undo_detent(&key, suppressed);
 	return 0;
 }

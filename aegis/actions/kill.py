@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from aegis.events.event import Event, IdentityFlag
+from aegis.events.event import Event, IdentityFlag, KillBy
 
 _PROC = Path("/proc")
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PF_KTHREAD = 0x00200000
+_PF_SIGNALED = 0x00000400  # killed by a signal, on its way out
+_RECYCLED = "the number belongs to another process now"
 _UNKNOWN_FILE = IdentityFlag.SEEDED | IdentityFlag.LOST
 
 
@@ -40,6 +42,7 @@ class KillResult:
     pid: int
     status: KillStatus
     detail: str = ""
+    by: KillBy = KillBy.AGENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,36 @@ class _Stat:
     flags: int  # 9
     threads: int  # 20
     start_ticks: int  # 22
+    pending: int  # 31, bit 0 is signal 1
+
+    @property
+    def has_ended(self) -> bool:
+        """Or is bound to: nothing stops a SIGKILL. A leader alone may end before its threads."""
+        killed = self.flags & _PF_SIGNALED or self.pending >> (signal.SIGKILL - 1) & 1
+        return bool(killed) or (self.state in "ZX" and self.threads <= 1)
+
+
+def spared_pids() -> set[int]:
+    """This process and those it descends from: killing them would end Aegis, or lock its
+
+    administrator out. Whoever adopts an orphan is among its ancestors already (a
+    subreaper, init), so the set never grows.
+    """
+    return {os.getpid(), *ancestors()}
 
 
 def kill_process(event: Event) -> KillResult:
+    """See to it that the process of *event* is dead, whoever was to kill it."""
+    if event.kill is KillBy.HOOK:
+        return KillResult(event.pid, KillStatus.KILLED, by=KillBy.HOOK)
+    result = _kill_by_pidfd(event)
+    ended = result.status is KillStatus.GONE or result.detail == _RECYCLED
+    if event.kill is KillBy.TRACING and ended:
+        return KillResult(event.pid, KillStatus.KILLED, by=KillBy.TRACING)
+    return result
+
+
+def _kill_by_pidfd(event: Event) -> KillResult:
     """Send SIGKILL to the process of *event* if it still is that process.
 
     Never to PID 1, a kernel thread, this process or one it descends from.
@@ -93,8 +123,8 @@ def _refusal(event: Event) -> KillResult | None:
     if now.flags & _PF_KTHREAD:
         return KillResult(pid, KillStatus.PROTECTED, "a kernel thread")
     if now.start_ticks != event.start_boot_ns // _TICK_NS:
-        return KillResult(pid, KillStatus.OTHER, "the number belongs to another process now")
-    if now.state in "ZX" and now.threads <= 1:
+        return KillResult(pid, KillStatus.OTHER, _RECYCLED)
+    if now.has_ended:
         return KillResult(pid, KillStatus.GONE)
     if pid in ancestors():
         return KillResult(pid, KillStatus.PROTECTED, "Aegis descends from it")
@@ -108,13 +138,14 @@ def _refusal(event: Event) -> KillResult | None:
 def _read_stat(pid: int) -> _Stat:
     # The name, field 2, may hold anything, also ") R 1": the last ")" ends it.
     fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
-    numbers = {number: fields[number - 3] for number in (3, 4, 9, 20, 22)}
+    numbers = {number: fields[number - 3] for number in (3, 4, 9, 20, 22, 31)}
     return _Stat(
         state=numbers[3].decode(),
         ppid=int(numbers[4]),
         flags=int(numbers[9]),
         threads=int(numbers[20]),
         start_ticks=int(numbers[22]),
+        pending=int(numbers[31]),
     )
 
 

@@ -12,8 +12,7 @@ from aegis.actions.script import ScriptRunner
 from aegis.actions.script_env import script_env
 from aegis.events.context import Context
 from aegis.events.ecs import Record, to_ecs, to_ecs_notice, to_json_line
-from aegis.events.event import Event
-from aegis.policy.model import Verdict
+from aegis.events.event import Event, KillBy
 
 OnRecord = Callable[[Record], None]
 
@@ -93,7 +92,11 @@ class Reactions:
             "rule": record["rule"],
             "aegis": {
                 "event_id": record["event"]["id"],
-                "kill": {"status": result.status.value, "detail": result.detail},
+                "kill": {
+                    "status": result.status.value,
+                    "detail": result.detail,
+                    "by": result.by.value,
+                },
             },
         }
         self.notice(kind, message, fields)
@@ -112,5 +115,5 @@ class Reactions:
 
 
 def _kills(event: Event) -> bool:
-    """Whether the process is to be killed: not in observe mode, not for what sends nothing."""
-    return event.actions.kill and event.verdict is Verdict.BLOCKED and event.may_kill
+    """Whether the kernel killed the process or asks for it; not for a policy long gone."""
+    return event.kill is KillBy.HOOK or (event.kill is not None and event.actions.kill)

@@ -180,6 +180,7 @@ def to_event(
         source_port=0 if held.listens else source[1],
         suppressed=0,
         silent=False,
+        kill=None,  # it did nothing since
         rule=named[0],
         actions=named[1],
         spared=spared,

@@ -2,17 +2,20 @@
 """Everything of ours in the kernel, for one cgroup: adopt or create, attach, pin."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from aegis._bpf import lib
 from aegis.bpf import probe
 from aegis.bpf.cgroup import instance_name, open_cgroup
+from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, check
 from aegis.bpf.object import MAPS, UNKEYED_MAPS, BpfObject, read_counters
 from aegis.bpf.pins import Pins, mount_bpffs
 from aegis.bpf.ring import Ring
 from aegis.bpf.sums import KernelSums
+from aegis.bpf.tiers import Tier, Tiers
 from aegis.errors import KernelError
 from aegis.policy.tables import Tables
 
@@ -41,6 +44,8 @@ class Kernel:
         self._adopted = False
         self._attached = False
         self._wants_ingress = False
+        self._tiers: Tiers | None = None
+        self.tiers: tuple[Tier, ...] = ()
 
     @property
     def object(self) -> BpfObject:
@@ -105,6 +110,18 @@ class Kernel:
         self._links[name] = fd
         self.pins.pin(fd, self.pins.link_path(name))
 
+    def spare(self, tgids: Iterable[int]) -> None:
+        """Have no kill in the kernel hit these processes, and no others than these."""
+        table, procs = self.object.maps["spared"], self.object.maps["procs"]
+        entries: dict[bytes, bytes] = {}
+        for key in map(index_key, tgids):
+            proc = procs.get(key)
+            if proc is not None:  # else it has ended
+                start = layout("aegis_proc").unpack(proc)["start_boot_ns"]
+                entries[key] = layout("aegis_spared").pack(start_boot_ns=start)
+        table.fill(list(entries.items()))
+        table.clear(b"".join(key for key in list(table.keys()) if key not in entries))
+
     def apply(self, tables: Tables) -> int:
         """See :meth:`BpfObject.apply`. Packets are looked at before a policy needs it."""
         self._wants_ingress = tables.refuses_inbound
@@ -122,6 +139,8 @@ class Kernel:
     def attach(self) -> None:
         """Put verdicts in force: update pinned links, or attach and pin new ones.
 
+        What is optional (``tiers``) comes last, and may be refused.
+
         :raises KernelError: when a hook is refused.
         """
         for name in (*CGROUP, INGRESS) if self._wants_ingress else CGROUP:
@@ -130,6 +149,8 @@ class Kernel:
         self._drop_unwanted()
         seed = self.object.program_fd("aegis_seed_sockets")
         check(lib.aegis_iterate(seed), "listing the sockets")
+        self._tiers = Tiers(self.object, self.pins)
+        self.tiers = self._tiers.start()
         self.pins.complete()
         for other in self.pins.others():
             other.remove()
@@ -180,6 +201,9 @@ class Kernel:
         for fd in self._links.values():
             os.close(fd)
         self._links.clear()
+        if self._tiers is not None:
+            self._tiers.close()
+            self._tiers = None
         if self._object is not None:
             self._object.close()
             self._object = None

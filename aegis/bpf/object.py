@@ -39,6 +39,8 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "counters": (None, "aegis_counters"),
     "host": (None, "aegis_host"),
     "judgements": (None, "aegis_judge"),
+    "spared": (None, "aegis_spared"),
+    "self_tests": (None, "aegis_self_test"),
 }
 UNKEYED_MAPS = ("seeding", "labels", "events")  # never looked up by key from here
 GENERATION_MAPS = ("hosts", "nets", "rules")
@@ -63,6 +65,7 @@ class BpfObject(Programs):
 
     def __init__(self, reuse: Mapping[str, int] | None = None) -> None:
         super().__init__("aegis")
+        self.can_signal = bool(lib.aegis_can_signal())
         try:
             self._load(reuse or {})
         except BaseException:
@@ -72,6 +75,8 @@ class BpfObject(Programs):
     def _load(self, reuse: Mapping[str, int]) -> None:
         for name, fd in reuse.items():
             self.reuse(name, fd)
+        settings = layout("aegis_settings").pack(can_signal=self.can_signal)
+        self.set_constants(".rodata.settings", settings)
         self.load()
         self.maps = {name: open_map(name, self.map_fd(name)) for name in MAPS}
         active = self.maps["active"].get(KEY_OF_ONE) or b""

@@ -109,9 +109,9 @@ class Pins:
         return count
 
     def remove_link(self, name: str) -> None:
-        """Detach one link and remove its pin."""
+        """Detach one link, if it is there, and remove its pin."""
         self._detach(self.link_path(name))
-        self.link_path(name).unlink()
+        self.link_path(name).unlink(missing_ok=True)
 
     def _detach(self, path: Path) -> None:
         """Detach even if an agent holds the link; tracing links only know closing."""

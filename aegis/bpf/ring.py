@@ -10,7 +10,7 @@ from aegis.bpf.generation import DIRECTIONS, MODES, SCOPES
 from aegis.bpf.layout import layout, text_of
 from aegis.bpf.maps import check
 from aegis.errors import KernelError
-from aegis.events.event import Event, Hook, IdentityFlag
+from aegis.events.event import Event, Hook, IdentityFlag, KillBy
 from aegis.policy.model import Actions, Address, Reason, Verdict
 
 BATCH = 128  # records copied out of the ring at a time; a few milliseconds of work
@@ -22,6 +22,12 @@ VERDICTS = {
 }
 REASONS = {getattr(lib, f"AEGIS_REASON_{reason.name}"): reason for reason in Reason}
 SCOPE_NAMES = {number: scope for scope, number in SCOPES.items()}
+KILLS = {
+    lib.AEGIS_KILL_NONE: None,
+    lib.AEGIS_KILL_AGENT: KillBy.AGENT,
+    lib.AEGIS_KILL_HOOK: KillBy.HOOK,
+    lib.AEGIS_KILL_TRACING: KillBy.TRACING,
+}
 _MODES = {number: mode for mode, number in MODES.items()}
 _HOOKS = {getattr(lib, f"AEGIS_HOOK_{hook.name}"): hook for hook in Hook}
 DIRECTION_NAMES = {number: direction for direction, number in DIRECTIONS.items()}
@@ -111,6 +117,7 @@ def to_event(record: dict[str, Any], rule: str, actions: Actions) -> Event:
         source_port=record["sport"],
         suppressed=record["suppressed"],
         silent=bool(record["silent"]),
+        kill=KILLS[record["kill"]],
         rule=rule,
         actions=actions,
     )

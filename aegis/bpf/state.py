@@ -13,6 +13,7 @@ from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.object import open_map, read_counters
 from aegis.bpf.pins import Pins
 from aegis.bpf.sums import SUM_MAPS, KernelSums
+from aegis.bpf.tiers import active_tiers
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class State:
     history: dict[str, int] | None = None  # decisions: taken by agents, pending in the kernel
     attached: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()  # optional ones in force
     foreign: tuple[str, ...] = ()  # other agents' ABIs that are still pinned
 
 
@@ -41,7 +43,7 @@ def read_state(instance: str) -> State:
         return State(instance, loaded=False, foreign=foreign)
     attached = tuple(name for name in pins.names("links") if _is_attached(pins, name))
     generation = int.from_bytes(_value(pins, "active", 0, 4), sys.byteorder)
-    row = layout("aegis_config")
+    row, host = layout("aegis_config"), layout("aegis_host")
     config = row.unpack(_value(pins, "configs", generation & 1, row.size))
     counters = pins.open(pins.map_path("counters"))
     try:
@@ -57,6 +59,7 @@ def read_state(instance: str) -> State:
         history=_read_history(pins),
         attached=attached,
         missing=tuple(name for name in (*TRACING, *CGROUP) if name not in attached),
+        tiers=active_tiers(attached, host.unpack(_value(pins, "host", 0, host.size))),
         foreign=foreign,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from aegis import control
 from aegis.bpf.coverage import TRAFFIC, Level
 from aegis.bpf.state import State, read_state
+from aegis.bpf.tiers import NAMES
 from aegis.cli.target import add_cgroup_option, chosen_instance
 from aegis.errors import ControlError
 from aegis.events.text import printable
@@ -39,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     problems = list(find_problems(state, agent))
     if args.json:
         coverage = {traffic.name: traffic.level(state.attached).value for traffic in TRAFFIC}
-        extra = {"coverage": coverage, "agent": agent, "problems": problems}
+        extra = {"coverage": coverage, "tiers": explain_tiers(state, agent)}
+        extra |= {"agent": agent, "problems": problems}
         print(json.dumps({**asdict(state), **extra}))
     elif args.coverage:
         _print_coverage(state, tuple(Level))
@@ -56,11 +58,29 @@ def agent_status(instance: str) -> dict[str, Any] | None:
         return None
 
 
+def explain_tiers(state: State, agent: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """What not every kernel lets run: whether it is in force, and why not."""
+    reasons = agent.get("tiers", {}) if agent is not None else {}
+    return {
+        name: {
+            "active": name in state.tiers,
+            "reason": "" if name in state.tiers else reasons.get(name) or "nobody knows why",
+        }
+        for name in NAMES
+    }
+
+
 def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
     """What is wrong, in words; empty when all is well."""
     if not state.loaded:
         return ["nothing is in force"]
     problems = [f"{name} is not attached" for name in state.missing]
+    tried = agent.get("tiers", {}) if agent is not None else {}
+    problems += [
+        f"{name} is gone from the kernel"
+        for name, reason in tried.items()
+        if not reason and name not in state.tiers
+    ]
     counters = state.counters or {}
     outcomes = sum(counters[name] for name in ("emitted", "suppressed", "lost", "quiet"))
     if _differ(counters["decided"], outcomes):
@@ -94,6 +114,8 @@ def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str])
         print(f"{name.replace('_', ' '):<17}{value:>14,}")
     for name, value in (state.history or {}).items():
         print(f"{'history ' + name:<17}{value:>14,}")
+    for name, tier in explain_tiers(state, agent).items() if state.loaded else ():
+        print(f"{name:<17}{'active' if tier['active'] else 'not active: ' + tier['reason']}")
     _print_problems(problems)
     if state.loaded:
         _print_coverage(state, (Level.SEEN, Level.NOT_SEEN))

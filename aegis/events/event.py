@@ -21,10 +21,6 @@ class Hook(StrEnum):
     EXISTING = "existing"  # none: the socket is older than all of them
 
 
-# What the process did itself; for the rest, somebody else's packet, nobody is killed.
-_ACTS = (Hook.CONNECT, Hook.SENDMSG, Hook.BIND, Hook.LISTEN)
-
-
 class IdentityFlag(IntFlag):
     """``enum aegis_identity``; a test compares the two."""
 
@@ -40,6 +36,14 @@ class IdentityFlag(IntFlag):
     CMDLINE_LOST = 512
     UNLINKED = 1024
     ARGV0_FALSE = 2048
+
+
+class KillBy(StrEnum):
+    """``enum aegis_kill``: who kills the process of an event."""
+
+    AGENT = "agent"  # by pidfd, when it reads the event
+    HOOK = "hook"  # the kernel has sent the signal before its call returned
+    TRACING = "tracing"  # the same, one function further on; the agent makes sure
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Event:
     source_port: int
     suppressed: int  # events like this silenced by detent since the last report
     silent: bool  # detent silences the report: only a kill is still to be done
+    kill: KillBy | None  # who kills the process; None: nobody, or told a moment ago
     rule: str  # ``file:line`` of the deciding rule, or "unconfigured"
     actions: Actions
     spared: str = ""  # why an existing one that the policy refuses was left alone
@@ -100,8 +105,3 @@ class Event:
     def existing(self) -> bool:
         """Older than the agent: found, not attempted."""
         return self.hook is Hook.EXISTING
-
-    @property
-    def may_kill(self) -> bool:
-        """Whether it can be what a process dies for."""
-        return self.hook in _ACTS and not self.sends_nothing

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from aegis.actions.kill import KillStatus, kill_process
-from aegis.events.event import IdentityFlag
+from aegis.actions.kill import KillStatus, kill_process, spared_pids
+from aegis.events.event import IdentityFlag, KillBy
 from tests.actions.living import TICK_NS, event_of
 from tests.actions.waiting import wait_until
 from tests.events.factory import make_event
@@ -239,3 +239,27 @@ def test_what_the_kernel_refuses_has_failed(start: Start) -> None:
         os._exit(0 if fine else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert process.poll() is None
+
+
+def test_whom_tracing_has_killed_was_killed_and_not_gone(start: Start) -> None:
+    """Also when its number is another's by now. What tracing missed is done here, and said so."""
+    process = start(SLEEP, "60")
+    event = event_of(process.pid, kill=KillBy.TRACING)
+    other = replace(event, start_boot_ns=event.start_boot_ns - TICK_NS)
+    seen = []
+    for each in (other, event, event):
+        result = kill_process(each)
+        seen.append((result.status, result.by))
+    assert process.wait(5) == -9
+    killed = KillStatus.KILLED
+    assert seen == [(killed, KillBy.TRACING), (killed, KillBy.AGENT), (killed, KillBy.TRACING)]
+
+
+def test_whom_tracing_may_not_kill_is_protected() -> None:
+    result = kill_process(make_event(pid=1, kill=KillBy.TRACING))
+    assert (result.status, result.by) == (KillStatus.PROTECTED, KillBy.AGENT)
+
+
+def test_the_kernel_spares_what_we_descend_from() -> None:
+    assert {os.getpid(), os.getppid()} <= spared_pids()
+    assert 1 not in spared_pids()

@@ -15,7 +15,7 @@ from aegis.actions.react import Reactions
 from aegis.actions.script import ScriptRunner
 from aegis.events.context import Context
 from aegis.events.ecs import Record
-from aegis.events.event import Event, Hook
+from aegis.events.event import Event, Hook, KillBy
 from aegis.policy.model import Actions, Mode, Settings, Verdict
 from tests.actions.conftest import Write
 from tests.actions.living import event_of
@@ -110,7 +110,7 @@ def test_log_and_scripts_act_as_written_in_both_modes(
 def test_kill_comes_first_and_its_result_is_always_logged(
     victim: subprocess.Popen[bytes], react: React
 ) -> None:
-    event = event_of(victim.pid, actions=Actions(kill=True))
+    event = event_of(victim.pid, kill=KillBy.AGENT, actions=Actions(kill=True))
     outcome = react(event)
     assert victim.wait(5) == -9
     assert outcome.kinds() == ["event", "process-killed"]
@@ -119,11 +119,11 @@ def test_kill_comes_first_and_its_result_is_always_logged(
     first, notice = outcome.shown
     assert notice["process"]["pid"] == victim.pid
     assert notice["aegis"]["event_id"] == first["event"]["id"]
-    assert notice["aegis"]["kill"]["status"] == "killed"
+    assert notice["aegis"]["kill"] == {"status": "killed", "detail": "", "by": "agent"}
 
 
 def test_a_kill_that_was_skipped_says_why(victim: subprocess.Popen[bytes], react: React) -> None:
-    event = event_of(victim.pid, start_boot_ns=1, actions=Actions(kill=True))
+    event = event_of(victim.pid, start_boot_ns=1, kill=KillBy.AGENT, actions=Actions(kill=True))
     outcome = react(event)
     assert victim.poll() is None
     assert outcome.logged() == ["kill-skipped"]
@@ -132,29 +132,35 @@ def test_a_kill_that_was_skipped_says_why(victim: subprocess.Popen[bytes], react
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("kill", "actions"),
     [
-        pytest.param(OBSERVED, id="observe-mode"),
-        pytest.param(OLD, id="older-than-the-agent"),
-        pytest.param({"verdict": Verdict.ALLOWED}, id="allowed"),
-        pytest.param(UDP_CONNECT, id="udp-connect-sends-nothing"),
+        pytest.param(None, Actions(log=True, kill=True), id="the-kernel-did-not-ask"),
+        pytest.param(KillBy.AGENT, Actions(log=True), id="the-policy-is-long-gone"),
     ],
 )
-def test_nobody_is_killed_for_what_was_not_refused_on_the_wire(
-    victim: subprocess.Popen[bytes], react: React, changes: dict[str, Any]
+def test_nobody_is_killed_of_whom_the_policy_and_the_kernel_do_not_both_say_so(
+    victim: subprocess.Popen[bytes], react: React, kill: KillBy | None, actions: Actions
 ) -> None:
-    event = event_of(victim.pid, actions=Actions(log=True, kill=True), **changes)
-    outcome = react(event)
+    outcome = react(event_of(victim.pid, kill=kill, actions=actions))
     assert victim.poll() is None
     assert outcome.kinds() == outcome.logged() == ["event"]
-    assert outcome.shown[0]["aegis"]["would_kill"] is (changes in (OBSERVED, OLD))
 
 
-def test_a_datagram_does_kill(victim: subprocess.Popen[bytes], react: React) -> None:
-    datagram = {"hook": "sendmsg", "transport": "udp"}
-    event = event_of(victim.pid, actions=Actions(kill=True), **datagram)
-    outcome = react(event)
-    assert victim.wait(5) == -9 and outcome.kills == {"killed": 1}
+@pytest.mark.parametrize("spared", [OBSERVED, OLD], ids=["observe-mode", "older-than-the-agent"])
+def test_who_would_be_killed_is_said(react: React, spared: dict[str, Any]) -> None:
+    outcome = react(make_event(actions=Actions(log=True, kill=True), **spared))
+    assert outcome.shown[0]["aegis"]["would_kill"] is True
+    assert outcome.kinds() == ["event"]
+
+
+def test_a_kill_the_kernel_did_is_told_as_done(
+    victim: subprocess.Popen[bytes], react: React
+) -> None:
+    """The signal was sent before the call returned: nothing is left to do here."""
+    outcome = react(event_of(victim.pid, kill=KillBy.HOOK, actions=Actions(kill=True)))
+    assert victim.poll() is None  # not by us
+    assert outcome.kills == {"killed": 1}
+    assert outcome.shown[1]["aegis"]["kill"]["by"] == "hook"
 
 
 def test_a_udp_connect_is_logged_but_runs_no_script(scripts: Path, react: React) -> None:

@@ -7,7 +7,7 @@ from aegis._bpf import ffi, lib
 from aegis.bpf.generation import MODES, SCOPES
 from aegis.bpf.layout import layout, text_of
 from aegis.bpf.object import MAPS
-from aegis.bpf.ring import REASONS, SCOPE_NAMES, VERDICTS
+from aegis.bpf.ring import KILLS, REASONS, SCOPE_NAMES, VERDICTS
 from aegis.events.event import IdentityFlag
 
 STRUCTS = sorted(
@@ -61,6 +61,7 @@ def test_text_ends_at_the_first_nul() -> None:
         ("AEGIS_MODE_", set(MODES.values())),
         ("AEGIS_VERDICT_", set(VERDICTS)),
         ("AEGIS_REASON_", set(REASONS)),
+        ("AEGIS_KILL_", set(KILLS)),
         ("AEGIS_ID_", {int(flag) for flag in IdentityFlag}),
     ],
 )

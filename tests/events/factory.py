@@ -57,6 +57,7 @@ def make_event(**changes: Any) -> Event:
         "source_port": 0,
         "suppressed": 0,
         "silent": False,
+        "kill": None,
         "rule": "/etc/aegis.d/curl.toml:3",
         "actions": Actions(log=True, block=True),
     }

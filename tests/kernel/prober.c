@@ -6,6 +6,7 @@
  * prober -e FORM ADDRESS PORT   prints nothing, exits with the errno.
  * prober flood ADDRESS PORT COUNT THREADS [SPREAD]   see prober_flood.c
  * prober give HOW DOER ADDRESS PORT   see prober_given.c
+ * prober witness FILE HOW ADDRESS PORT   see prober_witness.c
  * prober -   takes commands on stdin, see prober_talk.c
  */
 #define _GNU_SOURCE
@@ -335,6 +336,8 @@ int main(int argc, char **argv)
 		return flood(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "give"))
 		return give(argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "witness"))
+		return witness(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "-"))
 		return converse(argc, argv);
 	argv += quiet;

@@ -67,6 +67,7 @@ form_fn form_tcp;
 
 int flood(int argc, char **argv);
 int give(int argc, char **argv);
+int witness(int argc, char **argv);
 int converse(int argc, char **argv);
 
 #endif

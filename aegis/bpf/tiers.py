@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What not every kernel lets run: tried at each start, found out by running it.
+
+Versions are never compared. A program that loads and attaches may still never
+run (an LSM program where the BPF LSM is not active), so each one must be seen
+running before it is pinned and counted on. What is refused is data, not an
+error: a start without it is a start.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from aegis._bpf import lib
+from aegis.bpf.generation import index_key
+from aegis.bpf.layout import layout
+from aegis.bpf.maps import KEY_OF_ONE
+from aegis.bpf.object import BpfObject
+from aegis.bpf.pins import Pins
+from aegis.bpf.programs import Programs
+from aegis.errors import KernelError
+
+IN_HOOK = "kill-in-hook"
+TRACING = "tracing"
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """*reason*: why it is not active; empty when it is."""
+
+    name: str
+    active: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Drill:
+    """*act* is harmless, and makes the program that counts at *index* run in this process."""
+
+    index: int
+    act: Callable[[], None]
+
+
+def _connect_nowhere() -> None:
+    # To port 0: nothing is sent, and no policy has a say in it.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("127.0.0.1", 0))
+
+
+# Object -> its programs.
+OBJECTS: Mapping[str, Mapping[str, _Drill]] = {
+    TRACING: {"aegis_kill_marked": _Drill(lib.AEGIS_OPTIONAL_KILL_MARKED, _connect_nowhere)},
+}
+
+
+class Tiers:
+    """The optional objects of one agent. ``start`` once the main object is attached."""
+
+    def __init__(self, main: BpfObject, pins: Pins) -> None:
+        self._main = main
+        self._pins = pins
+        self._links: dict[str, int] = {}
+
+    def start(self) -> tuple[Tier, ...]:
+        """Put in force what this kernel lets run, take away what it does not."""
+        can_signal = self._main.can_signal
+        # While an earlier agent's programs are replaced, nothing is left to them.
+        self._set_kill(lib.AEGIS_KILL_HOOK if can_signal else lib.AEGIS_KILL_AGENT)
+        in_hook = Tier(IN_HOOK, can_signal, "" if can_signal else _NO_SIGNAL)
+        tracing = self._try(TRACING, _NOT_NEEDED if can_signal else "")
+        if tracing.active:
+            self._set_kill(lib.AEGIS_KILL_TRACING)
+        return in_hook, tracing
+
+    def _try(self, name: str, reason: str) -> Tier:
+        """*reason*: why not even to try."""
+        if not reason:
+            try:
+                self._activate(name)
+            except (KernelError, OSError) as error:
+                reason = str(error).partition("\n")[0]
+        if reason:
+            self._drop(name)
+        return Tier(name, active=not reason, reason=reason)
+
+    def _activate(self, name: str) -> None:
+        programs = Programs(name)
+        try:
+            programs.share(self._main)
+            programs.load()
+            for program, drill in OBJECTS[name].items():
+                self._links[program] = programs.attach_tracing(program)
+                self._see_running(program, drill)
+        finally:
+            programs.close()  # a link keeps its program
+        for program in OBJECTS[name]:
+            # In the place of an earlier agent's: both run until its pin goes.
+            self._pins.pin(self._links[program], self._pins.link_path(program))
+
+    def _see_running(self, program: str, drill: _Drill) -> None:
+        table, key = self._main.maps["self_tests"], index_key(drill.index)
+        row = layout("aegis_self_test")
+        table.put(key, row.pack(tgid=os.getpid()))
+        drill.act()
+        runs = row.unpack(table.get(key) or b"")["runs"]
+        table.put(key, row.pack())
+        if not runs:
+            raise KernelError(f"{program} was loaded and attached, but does not run")
+
+    def _drop(self, name: str) -> None:
+        for program in OBJECTS[name]:
+            self._pins.remove_link(program)
+            fd = self._links.pop(program, None)
+            if fd is not None:
+                os.close(fd)
+
+    def _set_kill(self, way: int) -> None:
+        table, row = self._main.maps["host"], layout("aegis_host")
+        known = row.unpack(table.get(KEY_OF_ONE) or b"")
+        table.put(KEY_OF_ONE, row.pack(**{**known, "kill": way}))
+
+    def close(self) -> None:
+        """Let go; what is pinned stays in force."""
+        for fd in self._links.values():
+            os.close(fd)
+        self._links.clear()
+
+
+_NO_SIGNAL = "this kernel's cgroup programs may not send signals"
+_NOT_NEEDED = f"not needed: {IN_HOOK} does its work"
+
+
+NAMES = (IN_HOOK, *OBJECTS)
+
+
+def active_tiers(attached: Collection[str], host: Mapping[str, int]) -> tuple[str, ...]:
+    """Names of what is in force, with or without an agent. *host*: ``struct aegis_host``."""
+    links = set(attached)
+    in_hook = (IN_HOOK,) if host["kill"] == lib.AEGIS_KILL_HOOK else ()
+    return *in_hook, *(name for name, programs in OBJECTS.items() if links >= set(programs))
