@@ -28,6 +28,7 @@ from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.existing import Existing, Tally
 from aegis.facts import Facts
+from aegis.metrics import MetricsFile
 from aegis.naming import Naming
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Mode, Policy, Resolution
@@ -73,8 +74,11 @@ class Agent:
         self._resolving = Resolving(self._tell_name)
         self._naming = Naming(GENERATIONS_KEPT)
         self._kernel = Kernel(options.cgroup)
+        self._metrics = MetricsFile(self._kernel.measure, self.status, self._reactions.notice)
         self._tasks: set[asyncio.Task[None]] = set()
         self._policy = Policy()
+        self._in_force_since = self._started
+        self._last_reload_ok = True
         self._facts: Facts | None = None
         self._recorder: Recorder | None = None
         self._server: asyncio.Server | None = None
@@ -136,6 +140,7 @@ class Agent:
         facts.watch()
         self._spawn(facts.tick())
         self._spawn(recorder.record_forever())
+        self._spawn(self._metrics.write_forever(lambda: self._policy.settings.metrics_file))
         self._spawn(self._resolving.refresh_forever(self._names_changed))
 
     async def _sweep_existing(self, facts: Facts) -> None:
@@ -170,6 +175,7 @@ class Agent:
         resolution = await self._resolving.start(policy)
         generation = await asyncio.to_thread(self._apply, policy, resolution)
         self._policy = policy
+        self._in_force_since = time.monotonic()
         self._resolving.accept()
         self._context.names = self._resolving.labels()
         if self._reactions.scripts is not None:
@@ -209,11 +215,14 @@ class Agent:
             try:
                 loaded = await asyncio.to_thread(load_policy, self.options.config)
                 generation = await self._put_in_force(loaded.policy)
+                self._last_reload_ok = True
             except AegisError as error:
+                self._last_reload_ok = False
                 message = "reload failed, the old policy stays in force"
                 self._reactions.notice("reload-failed", message, {"error": {"message": str(error)}})
                 raise
             finally:
+                self._metrics.due.set()
                 systemd.notify("READY=1")
         self._reactions.notice("reloaded", "policy reloaded", {"aegis": {"generation": generation}})
         self._spawn(self._retire())  # nobody who asked has to wait for it
@@ -272,6 +281,8 @@ class Agent:
             "mode": str(self._policy.settings.mode),
             "rules": len(self._policy.rules),
             "tiers": {tier.name: tier.reason for tier in self._kernel.tiers},
+            "policy_age_s": round(time.monotonic() - self._in_force_since, 1),
+            "last_reload_ok": self._last_reload_ok,
             "kills": {str(status): count for status, count in self._reactions.kills.items()},
             "scripts": self._reactions.scripts.counts() if self._reactions.scripts else {},
             "notifications": (
@@ -283,6 +294,12 @@ class Agent:
                 "written": self._log.written,
                 "lost": self._log.lost,
                 "error": str(self._log.error) if self._log.error else None,
+            },
+            "history": {
+                "path": str(self.options.history),
+                "error": str(self._recorder.error)
+                if self._recorder and self._recorder.error
+                else None,
             },
         }
 

@@ -132,6 +132,13 @@ int aegis_learn(void *ctx)
 	return 0;
 }
 
+/* Run by the agent: how many bytes of the ring wait to be read. */
+SEC("raw_tp/aegis_waiting")
+int aegis_waiting(void *ctx)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+}
+
 /* ---- outbound ---- */
 
 /* What we do not know is judged as UDP, by its number. */

@@ -66,6 +66,8 @@ int aegis_map_sweep(int fd, size_t key_size, size_t at, uint32_t keep);
  */
 int aegis_map_read(int fd, size_t key_size, size_t value_size, const uint32_t *skip,
 		   char *keys, char *values, size_t capacity);
+/* How many entries a hash has. */
+int aegis_map_count(int fd, size_t key_size, size_t value_size);
 int aegis_map_lookup(int fd, const char *key, char *value);
 int aegis_map_next_key(int fd, const char *key, char *next);
 /* Adds up all CPUs' counters into 16 numbers, by enum aegis_counter. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Whole hash maps, read in batches: a system call for thousands of entries instead of two each. */
 #include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,10 @@ static int keep(struct reader *reader, const char *key, const char *value)
 		return 0;
 	if (reader->count == reader->capacity)
 		return -ENOSPC;
+	if (!reader->keys) {		/* asked how many there are */
+		reader->count++;
+		return 0;
+	}
 	memcpy(reader->keys + reader->count * reader->key_size, key, reader->key_size);
 	memcpy(reader->values + reader->count * reader->value_size, value, reader->value_size);
 	reader->count++;
@@ -62,4 +67,9 @@ int aegis_map_read(int fd, size_t key_size, size_t value_size, const uint32_t *s
 	err = read_batches(&reader, fd, batch, batch + BATCH * key_size);
 	free(batch);
 	return err ? err : (int)reader.count;
+}
+
+int aegis_map_count(int fd, size_t key_size, size_t value_size)
+{
+	return aegis_map_read(fd, key_size, value_size, NULL, NULL, NULL, INT_MAX);
 }

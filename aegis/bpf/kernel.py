@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from aegis._bpf import lib
@@ -26,6 +27,16 @@ CGROUP = (
     *("aegis_sockops", "aegis_release"),
 )
 INGRESS = "aegis_ingress"  # sees every packet: attached only while one may be refused
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What the kernel says of itself; *fill* and *ring*: how much of how much."""
+
+    counters: dict[str, int]
+    history: dict[str, int]
+    fill: dict[str, tuple[int, int]]
+    ring: tuple[int, int]  # bytes
 
 
 class Kernel:
@@ -189,6 +200,11 @@ class Kernel:
     def counters(self) -> dict[str, int]:
         """See :func:`read_counters`."""
         return read_counters(self.object.map_fd("counters"))
+
+    def measure(self) -> Measures:
+        """How full everything is."""
+        ring = (self.object.run("aegis_waiting"), int(lib.AEGIS_RING_BYTES))
+        return Measures(self.counters(), self.sums().kept(), self.object.fill(), ring)
 
     def abandon(self) -> None:
         """The start failed: take back what it did, unless it adopted."""

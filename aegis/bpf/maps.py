@@ -3,7 +3,9 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from aegis._bpf import ffi, lib
 from aegis.errors import KernelError
@@ -76,6 +78,28 @@ class Map:
             bytes(memoryview(keys)[: count * self.key_size]),
             bytes(memoryview(values)[: count * self.value_size]),
         )
+
+    def count(self) -> int:
+        """How many entries a hash has."""
+        result = lib.aegis_map_count(self.fd, self.key_size, self.value_size)
+        return check(result, f"counting the kernel table '{self.name}'")
+
+    @property
+    def room(self) -> int:
+        """How many entries it may have."""
+        return self._about("max_entries")
+
+    @property
+    def number(self) -> int:
+        """The kernel's own number for it, until the next boot."""
+        return self._about("map_id")
+
+    def _about(self, what: str) -> int:
+        text = Path(f"/proc/self/fdinfo/{self.fd}").read_text()
+        found = re.search(rf"^{what}:\s+(\d+)$", text, re.MULTILINE)
+        if not found:
+            raise KernelError(f"this kernel does not say a map's {what}")
+        return int(found[1])
 
     def get(self, key: bytes) -> bytes | None:
         value = ffi.new("char[]", self.value_size)

@@ -141,6 +141,21 @@ class BpfObject(Programs):
         for name in GENERATION_MAPS:
             self.maps[name].sweep(4 if name == "nets" else 0, keep)  # after the prefix length
 
+    def fill(self) -> dict[str, tuple[int, int]]:
+        """Entries and room of each map that may become full."""
+        held = self._held or {}
+        return {
+            name: (
+                # Ours alone to change, and slow to count.
+                len(held.get(name, b"")) // table.key_size
+                if name in GENERATION_MAPS
+                else table.count(),
+                table.room,
+            )
+            for name, table in self.maps.items()
+            if MAPS[name][0] is not None or name == "procs"  # arrays are always full
+        }
+
 
 def read_counters(fd: int) -> dict[str, int]:
     """Sums over all CPUs, by the names of ``enum aegis_counter`` in lower case.

@@ -78,8 +78,7 @@ def _read_history(pins: Pins) -> dict[str, int]:
     try:
         for name in SUM_MAPS:
             maps[name] = open_map(name, pins.open(pins.map_path(name)))
-        kernel = KernelSums(maps)
-        return {"taken": kernel.epoch().taken, "pending": kernel.pending()}
+        return KernelSums(maps).kept()
     finally:
         for table in maps.values():
             os.close(table.fd)

@@ -7,18 +7,15 @@ next knows by their epoch which of them are safe already.
 """
 
 import os
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from aegis._bpf import lib
 from aegis.bpf.layout import layout, text_of
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.ring import DIRECTION_NAMES, VERDICTS
-from aegis.errors import KernelError
 from aegis.events.event import IdentityFlag
 from aegis.events.facts import Program, Sum
 
@@ -45,12 +42,8 @@ class KernelSums:
 
     @property
     def map_id(self) -> int:
-        """The kernel's number of the map; with the boot it names these sums."""
-        text = Path(f"/proc/self/fdinfo/{self._sums.fd}").read_text()
-        found = re.search(r"^map_id:\s+(\d+)$", text, re.MULTILINE)
-        if not found:
-            raise KernelError("this kernel does not number its maps")
-        return int(found[1])
+        """With the boot, it names these sums."""
+        return self._sums.number
 
     def epoch(self) -> Epoch:
         row = layout("aegis_epoch").unpack(self._epoch.get(KEY_OF_ONE) or b"")
@@ -84,12 +77,17 @@ class KernelSums:
         self._sums.clear(self._closed)
         self._closed = b""
 
-    def pending(self) -> int:
-        """How many decisions are in the kernel only."""
-        untaken = self.epoch().untaken
-        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX)
-        rows = zip(_rows("aegis_history_key", keys), _rows("aegis_history", values), strict=True)
-        return sum(value[0] for key, value in rows if key[0] >= untaken)
+    def kept(self) -> dict[str, int]:
+        """How many decisions were "taken" out, and how many are "pending" in the kernel."""
+        while True:
+            now = self.epoch()
+            keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX)
+            rows = zip(
+                _rows("aegis_history_key", keys), _rows("aegis_history", values), strict=True
+            )
+            pending = sum(value[0] for key, value in rows if key[0] >= now.untaken)
+            if self.epoch() == now:  # else some went from the one to the other meanwhile
+                return {"taken": now.taken, "pending": pending}
 
     def programs(self) -> dict[int, Program]:
         """Every program that has a number."""

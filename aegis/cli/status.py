@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aegis import control
+from aegis.bpf.balance import balance, holds
 from aegis.bpf.coverage import TRAFFIC, Level
 from aegis.bpf.state import State, read_state
 from aegis.bpf.tiers import NAMES
@@ -82,12 +83,10 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
         if not reason and name not in state.tiers
     ]
     counters = state.counters or {}
-    outcomes = sum(counters[name] for name in ("emitted", "suppressed", "lost", "quiet"))
-    if _differ(counters["decided"], outcomes):
-        problems.append(f"counters do not balance: {counters['decided']} decided, {outcomes} told")
-    kept = counters["history_lost"] + sum((state.history or {}).values())
-    if _differ(counters["decided"], kept):
-        problems.append(f"history does not balance: {counters['decided']} decided, {kept} kept")
+    for law, accounted in balance(counters, state.history or {}).items():
+        if not holds(counters["decided"], accounted):
+            message = f"{law} do not balance: {counters['decided']} decided, {accounted} accounted"
+            problems.append(f"{message} for")
     if counters["broken"]:
         problems.append(f"{counters['broken']} connections were refused for a broken table")
     if agent is not None and agent["existing"]["failed"]:
@@ -96,11 +95,6 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
     if agent is None:
         problems.append("no agent is running: verdicts stand, but nobody hears of them")
     return problems
-
-
-def _differ(decided: int, told: int) -> bool:
-    # A decision under way between two reads is counted on one side only.
-    return abs(decided - told) > decided // 1000 + 1000
 
 
 def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str]) -> None:

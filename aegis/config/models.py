@@ -127,6 +127,9 @@ class GlobalTable(Table):
     history_rows: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
         _SETTINGS.history_rows, description="Rows of history kept; the oldest go first."
     )
+    metrics_file: Annotated[str, AfterValidator(texts.check_file)] | None = Field(
+        None, description="Where to write numbers for Prometheus' node exporter; nowhere if not."
+    )
 
 
 class WhitelistTable(Table):

@@ -184,6 +184,7 @@ class Settings:
     script_user: int | None = None  # uid; None: the agent's own user
     history_days: int = 90
     history_rows: int = 100_000
+    metrics_file: str | None = None
 
 
 @dataclass(frozen=True)

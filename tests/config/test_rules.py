@@ -93,6 +93,7 @@ def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
         script_user=None,
         history_days=90,
         history_rows=100_000,
+        metrics_file=None,
     )
     assert (policy.whitelist, policy.rules) == (Whitelist(resolvers=True), ())
 
