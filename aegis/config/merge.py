@@ -2,17 +2,18 @@
 """Several files into one policy: settings, whitelist, precedence, replacement."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aegis.config.document import Document
 from aegis.config.limits import APPS, ENTRIES, PROGRAMS
-from aegis.config.models import WhitelistTable
 from aegis.config.problem import Problems
 from aegis.config.rules import place, resolve_path
 from aegis.config.texts import as_actions
 from aegis.config.users import check_account
 from aegis.config.validate import FileTables
+from aegis.policy.killing import refine_kill
 from aegis.policy.model import Entry, Mode, Policy, Rule, Selectors, Settings, Where, Whitelist
 
 
@@ -43,10 +44,15 @@ def merge_settings(
             value = getattr(file.settings, key)
             if key == "script_user":
                 values[key] = check_account(value, where, "global.script_user", problems)
+            elif key == "never_kill":
+                placed = _place_programs(value, file.document, ("global", key), problems)
+                values[key] = tuple(program for program, _ in placed)
             else:
                 values[key] = _convert(key, value)
             places[key] = where
-    return Settings(**values), places
+    settings = Settings(**values)
+    refined = refine_kill(settings.unconfigured_actions, None, settings, tree=settings.kill_tree)
+    return replace(settings, unconfigured_actions=refined), places
 
 
 def _convert(key: str, value: Any) -> Any:
@@ -70,7 +76,9 @@ def merge_whitelist(files: Sequence[FileTables], problems: Problems) -> Whitelis
         where = where or at("whitelist")
         ips += [place(entry, at("whitelist", "ips", n)) for n, entry in enumerate(table.ips)]
         ports += [place(entry, at("whitelist", "ports", n)) for n, entry in enumerate(table.ports)]
-        programs += _place_programs(file, table, problems)
+        programs += _place_programs(
+            table.programs, file.document, ("whitelist", "programs"), problems
+        )
         if "resolvers" in table.model_fields_set:
             resolvers, where = table.resolvers, at("whitelist", "resolvers")
     if len(programs) > PROGRAMS:
@@ -80,12 +88,12 @@ def merge_whitelist(files: Sequence[FileTables], problems: Problems) -> Whitelis
 
 
 def _place_programs(
-    file: FileTables, table: WhitelistTable, problems: Problems
+    programs: Iterable[str], document: Document, key: tuple[str, str], problems: Problems
 ) -> list[tuple[str, Where]]:
     placed: list[tuple[str, Where]] = []
-    for number, program in enumerate(table.programs):
-        where = file.document.where("whitelist", "programs", number)
-        path = "/" in program and resolve_path(program, where, "whitelist.programs", problems)
+    for number, program in enumerate(programs):
+        where = document.where(*key, number)
+        path = "/" in program and resolve_path(program, where, ".".join(key), problems)
         placed.append((path or program, where))
     return placed
 

@@ -66,6 +66,7 @@ UserName = Annotated[
         {"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0, "maximum": UID}]}
     ),
 ]
+ProgramList = Annotated[tuple[Annotated[str, AfterValidator(texts.check_program)], ...], _AS_TUPLE]
 Socket = Annotated[
     str,
     AfterValidator(texts.check_socket),
@@ -109,6 +110,15 @@ class GlobalTable(Table):
         _SETTINGS.sever_existing,
         description="Whether connections older than the agent that it would block are closed.",
     )
+    never_kill: ProgramList = Field(
+        _SETTINGS.never_kill, description="Base names or full paths of programs no rule kills."
+    )
+    kill_tree: bool = Field(
+        _SETTINGS.kill_tree, description="Kill also what descends from a program to be killed."
+    )
+    kill_budget: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        _SETTINGS.kill_budget, description="Kills in a minute; what is over is only reported."
+    )
     script_timeout: Annotated[int, Field(ge=1, le=86400)] = Field(
         _SETTINGS.script_timeout, description="Seconds after which a hook script is ended."
     )
@@ -137,9 +147,9 @@ class WhitelistTable(Table):
 
     ips: AddressList = Field((), description="Addresses and networks.")
     ports: PortList = Field((), description="Ports, of any address.")
-    programs: Annotated[
-        tuple[Annotated[str, AfterValidator(texts.check_program)], ...], _AS_TUPLE
-    ] = Field((), description="Base names or full paths of programs that may do anything.")
+    programs: ProgramList = Field(
+        (), description="Base names or full paths of programs that may do anything."
+    )
     resolvers: bool = Field(
         Whitelist.resolvers, description="Port 53 of the nameservers in resolv.conf."
     )
@@ -191,6 +201,7 @@ class AppTable(Table):
     sockets: Annotated[tuple[Socket, ...], _AS_TUPLE] = Field(
         (), description="Other kinds of socket it may make."
     )
+    kill_tree: bool | None = Field(None, description="As in [global], for this program.")
     detent: Seconds | None = Field(None, description="As in [global], for this program.")
     actions: ActionList | None = Field(
         None, description="When it leaves its map; an empty list allows and says nothing."

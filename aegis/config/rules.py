@@ -9,6 +9,7 @@ from aegis.config.problem import Problems
 from aegis.config.texts import as_actions, check_exe, looks_like_unit
 from aegis.config.users import uid_of
 from aegis.config.validate import App
+from aegis.policy.killing import refine_kill
 from aegis.policy.model import KERNEL, Actions, Entry, Rule, Selectors, Settings, Where
 
 _LISTS = ("ports", "remotes", "locals", "listen", "peers")
@@ -25,7 +26,7 @@ def build_rule(app: App, settings: Settings, problems: Problems) -> Rule | None:
     return Rule(
         selectors=selectors,
         where=app.where(),
-        actions=_build_actions(app, settings),
+        actions=_build_actions(app, selectors, settings),
         any_namespace=table.namespace == "any",
         untrusted_file=table.untrusted_file,
         ignore=table.ignore,
@@ -84,9 +85,11 @@ def _exe_of_file(app: App, problems: Problems) -> str | None:
         return None
 
 
-def _build_actions(app: App, settings: Settings) -> Actions:
-    words = app.table.actions
-    return settings.default_actions if words is None else as_actions(words)
+def _build_actions(app: App, selectors: Selectors, settings: Settings) -> Actions:
+    words, tree = app.table.actions, app.table.kill_tree
+    actions = settings.default_actions if words is None else as_actions(words)
+    tree = settings.kill_tree if tree is None else tree
+    return refine_kill(actions, selectors, settings, tree=tree)
 
 
 def _place_entries(app: App, key: str) -> tuple[Entry, ...] | None:

@@ -84,6 +84,8 @@ class Actions:
     kill: bool = False
     allow: bool = False
     scripts: tuple[str, ...] = ()  # names given as ``script:NAME``
+    kill_tree: bool = False  # descendants too; only with kill
+    agent_kills: bool = False  # not the kernel: there is something to look at first
 
     @property
     def refuses(self) -> bool:
@@ -181,6 +183,9 @@ class Settings:
     script_timeout: int = 30
     script_jobs: int = 4
     script_queue: int = 1000
+    never_kill: tuple[str, ...] = ()  # base names, or absolute paths
+    kill_tree: bool = False
+    kill_budget: int = 20  # kills in a minute
     script_user: int | None = None  # uid; None: the agent's own user
     history_days: int = 90
     history_rows: int = 100_000

@@ -61,6 +61,7 @@ def _app(rule: Rule) -> Iterator[str]:
         yield _line(key, getattr(rule, key))
     yield _line("namespace", "any" if rule.any_namespace else "host")
     yield _line("actions", rule.actions.names())
+    yield _line("kill_tree", rule.actions.kill_tree)
 
 
 def _line(key: str, value: object) -> str:

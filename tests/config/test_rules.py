@@ -94,6 +94,9 @@ def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
         history_days=90,
         history_rows=100_000,
         metrics_file=None,
+        never_kill=(),
+        kill_tree=False,
+        kill_budget=20,
     )
     assert (policy.whitelist, policy.rules) == (Whitelist(resolvers=True), ())
 
