@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from aegis import control, control_server, systemd
-from aegis.actions.kill import spared_pids
 from aegis.actions.log import EventLog
 from aegis.actions.notify import Notifier
+from aegis.actions.processes import spared_pids
 from aegis.actions.react import OnRecord, Reactions
 from aegis.actions.script import ScriptRunner
 from aegis.bpf.kernel import Kernel
@@ -180,6 +180,7 @@ class Agent:
         self._context.names = self._resolving.labels()
         if self._reactions.scripts is not None:
             self._reactions.scripts.settings = policy.settings
+        self._reactions.killer.settings = policy.settings
         if self._reactions.notifier is not None:
             self._reactions.notifier.settings = policy.notify
         if self._recorder is not None:
@@ -283,7 +284,7 @@ class Agent:
             "tiers": {tier.name: tier.reason for tier in self._kernel.tiers},
             "policy_age_s": round(time.monotonic() - self._in_force_since, 1),
             "last_reload_ok": self._last_reload_ok,
-            "kills": {str(status): count for status, count in self._reactions.kills.items()},
+            "kills": self._reactions.killer.counts(),
             "scripts": self._reactions.scripts.counts() if self._reactions.scripts else {},
             "notifications": (
                 dict(self._reactions.notifier.outcomes) if self._reactions.notifier else {}

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
-from aegis.actions.kill import ancestors
 from aegis.actions.notice import Tell
+from aegis.actions.processes import ancestors
 from aegis.bpf import diag
 from aegis.bpf.existing import Held, Judged, held_sockets, judge, to_event
 from aegis.bpf.layout import text_of

@@ -92,6 +92,7 @@ enum aegis_action {			/* bits */
 	AEGIS_ACTION_BLOCK = 8,
 	AEGIS_ACTION_KILL = 16,
 	AEGIS_ACTION_ALLOW = 32,
+	AEGIS_ACTION_AGENT_KILLS = 64,	/* with KILL: not the kernel, for the agent looks first */
 };
 
 /* Why a verdict was reached. */
@@ -204,6 +205,7 @@ struct aegis_config {
 	__u32 generation;
 	__u32 mode;			/* enum aegis_mode */
 	__u32 mask_count;
+	__u32 kill_budget;		/* kills in a minute */
 	__u8 unconfigured_actions;	/* enum aegis_action bits */
 	__u8 has_cmdline;		/* some mask has AEGIS_SELECT_CMDLINE */
 	__u8 refuses_inbound;		/* some program may be refused an inbound packet */
@@ -268,7 +270,7 @@ struct aegis_unit {
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */
-_Static_assert(sizeof(struct aegis_config) == 80, "config ABI");
+_Static_assert(sizeof(struct aegis_config) == 84, "config ABI");
 _Static_assert(sizeof(struct aegis_app) == 48, "app ABI");
 _Static_assert(sizeof(struct aegis_net_key) == 28, "net key ABI");
 #endif

@@ -9,6 +9,8 @@
 
 #include "decide.bpf.h"
 
+#define BUDGET_NS 60000000000ULL
+
 /* Set before the load, so that the verifier drops what this kernel does not have. */
 const volatile struct aegis_settings settings SEC(".rodata.settings");
 
@@ -23,21 +25,43 @@ static __always_inline bool is_spared(void)
 }
 
 /*
+ * One kill more in this minute, if it is within the budget: not everything may
+ * die of a bad rule, also while nobody reads the events. The agent counts ours too.
+ */
+static __always_inline bool
+take_from_budget(struct aegis_host *host_, const struct aegis_config *config, __u64 now)
+{
+	__u64 begun = READ_ONCE(host_->budget_boot_ns);
+
+	if (now - begun >= BUDGET_NS &&
+	    __sync_val_compare_and_swap(&host_->budget_boot_ns, begun, now) == begun)
+		WRITE_ONCE(host_->kills, 0);
+	if (READ_ONCE(host_->kills) >= config->kill_budget)
+		return false;
+	return __sync_fetch_and_add(&host_->kills, 1) < config->kill_budget;
+}
+
+/*
  * How the current process is killed. The helper itself refuses init, kernel
  * threads and what is exiting: the agent then says so.
  */
-static __always_inline enum aegis_kill kill_current(struct aegis_proc *proc)
+static __always_inline enum aegis_kill
+kill_current(struct aegis_proc *proc, const struct aegis_config *config, const struct decision *d,
+	     __u64 now)
 {
 	__u32 zero = 0;
 	struct aegis_host *host_ = bpf_map_lookup_elem(&host, &zero);
 
-	if (is_spared())
+	if ((d->actions & AEGIS_ACTION_AGENT_KILLS) || is_spared())
+		return AEGIS_KILL_AGENT;
+	/* The entry of tgid 0 stands for many processes: it is never marked. */
+	if (!host_ || (!settings.can_signal &&
+		       (host_->kill != AEGIS_KILL_TRACING || !proc->start_boot_ns)))
+		return AEGIS_KILL_AGENT;
+	if (!take_from_budget(host_, config, now))
 		return AEGIS_KILL_AGENT;
 	if (settings.can_signal)
 		return bpf_send_signal(SIGKILL) ? AEGIS_KILL_AGENT : AEGIS_KILL_HOOK;
-	/* The entry of tgid 0 stands for many processes: it is never marked. */
-	if (!host_ || host_->kill != AEGIS_KILL_TRACING || !proc->start_boot_ns)
-		return AEGIS_KILL_AGENT;
 	WRITE_ONCE(proc->doomed, 1);
 	return AEGIS_KILL_TRACING;
 }

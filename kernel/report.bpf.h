@@ -229,7 +229,7 @@ aegis_report(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_co
 	if (!proc || !config || !d || !flow)
 		return 0;
 	detent_ns = d->detent_s * 1000000000ULL;
-	kill = kill_is_due(proc, d, flow, now) ? kill_current(proc) : AEGIS_KILL_NONE;
+	kill = kill_is_due(proc, d, flow, now) ? kill_current(proc, config, d, now) : AEGIS_KILL_NONE;
 	if (detent_ns) {
 		fill_detent_key(&key, proc, d, flow);
 		silent = !begin_detent(&key, now, detent_ns, &suppressed);

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aegis.actions.kill import KillStatus, kill_process
+from aegis.actions.kill import KillStatus
 from aegis.events.event import Event
-from tests.actions.living import event_of
+from tests.actions.living import event_of, kill_process
 
 ROOT = Path(__file__).parents[1]
 SLEEP = "/usr/bin/sleep"

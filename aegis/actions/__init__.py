@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One action a file: log, script, kill."""
+"""One action a file: log, script, notify, kill."""

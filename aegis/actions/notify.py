@@ -51,7 +51,7 @@ class Notifier:
         self._over: Counter[str] = Counter()  # events for the digest, by rule
         self._digest: asyncio.TimerHandle | None = None
         self._own: dict[int, float] = {}  # children → when they are forgotten
-        self.settings = settings
+        self._begin_windows(settings)
 
     @property
     def settings(self) -> Notify:
@@ -59,6 +59,10 @@ class Notifier:
 
     @settings.setter
     def settings(self, settings: Notify) -> None:
+        if settings != self._settings:  # a reload alone must not allow more
+            self._begin_windows(settings)
+
+    def _begin_windows(self, settings: Notify) -> None:
         self._settings = settings
         self._all = Budget(settings.limit, settings.window)
         self._by_rule: OrderedDict[str, Budget] = OrderedDict()

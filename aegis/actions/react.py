@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is done about an event: kill, log, scripts and notifications, in that order."""
 
-from collections import Counter
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aegis.actions.kill import KillResult, KillStatus, kill_process
+from aegis.actions.kill import Killer, KillResult, KillStatus
 from aegis.actions.log import EventLog
 from aegis.actions.notify import Notifier
 from aegis.actions.script import ScriptRunner
@@ -13,8 +14,12 @@ from aegis.actions.script_env import script_env
 from aegis.events.context import Context
 from aegis.events.ecs import Record, to_ecs, to_ecs_notice, to_json_line
 from aegis.events.event import Event, KillBy
+from aegis.policy.model import Settings
 
 OnRecord = Callable[[Record], None]
+
+_REMINDER_S = 60.0  # to say again that a process was not killed: it asks ten times a second
+_REMINDERS_MAX = 1024
 
 
 class Reactions:
@@ -38,16 +43,17 @@ class Reactions:
         self.scripts = scripts
         self.notifier: Notifier | None = None
         self.on_record = on_record
-        self.kills: Counter[KillStatus] = Counter()
+        self.killer = Killer(Settings())
+        self._spared: OrderedDict[tuple[int, int, KillStatus], float] = OrderedDict()
 
     def handle(self, event: Event) -> None:
         """React to *event*; the log is written by ``flush``."""
         # First of all: the longer it waits, the more the process has done.
-        killed = kill_process(event) if _kills(event) else None
+        killed = self.killer.kill(event) if _kills(event) else None
         record = to_ecs(event, self.context)
         if not event.silent:
             self._show(record, log=event.actions.log)
-        if killed is not None:
+        if killed is not None and self._is_news(killed, event):
             self._tell_kill(killed, record)
         if not event.silent:
             self._tell_others(event, record)
@@ -75,12 +81,25 @@ class Reactions:
         if self.on_record is not None:
             self.on_record(record)
 
+    def _is_news(self, result: KillResult, event: Event) -> bool:
+        if result.status is KillStatus.KILLED:
+            return True
+        key = (event.pid, event.start_boot_ns, result.status)
+        now = time.monotonic()
+        if now - self._spared.get(key, -_REMINDER_S) < _REMINDER_S:
+            return False
+        self._spared[key] = now
+        self._spared.move_to_end(key)
+        if len(self._spared) > _REMINDERS_MAX:
+            self._spared.popitem(last=False)
+        return True
+
     def _tell_kill(self, result: KillResult, record: Record) -> None:
-        self.kills[result.status] += 1
         done = result.status is KillStatus.KILLED
         kind = "process-killed" if done else "kill-skipped"
         reason = f" ({result.detail})" if result.detail else ""
-        message = f"process {result.pid}: {result.status}{reason}"
+        others = f" with {result.descendants} descendants" if result.descendants else ""
+        message = f"process {result.pid}: {result.status}{others}{reason}"
         fields = {
             "event": {
                 "outcome": "success" if done else "failure",
@@ -96,6 +115,7 @@ class Reactions:
                     "status": result.status.value,
                     "detail": result.detail,
                     "by": result.by.value,
+                    "descendants": result.descendants,
                 },
             },
         }

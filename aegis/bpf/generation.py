@@ -73,6 +73,7 @@ def action_bits(actions: Actions) -> int:
         lib.AEGIS_ACTION_BLOCK: actions.block,
         lib.AEGIS_ACTION_KILL: actions.kill,
         lib.AEGIS_ACTION_ALLOW: actions.allow,
+        lib.AEGIS_ACTION_AGENT_KILLS: actions.agent_kills,
     }
     return sum(bit for bit, wanted in named.items() if wanted)
 
@@ -122,6 +123,7 @@ def _pack_config(tables: Tables, generation: int, masks: list[int]) -> bytes:
         generation=generation,
         mode=MODES[tables.mode],
         mask_count=len(masks),
+        kill_budget=tables.kill_budget,
         unconfigured_actions=action_bits(tables.unconfigured_actions),
         refuses_inbound=tables.refuses_inbound,
         has_cmdline=any(mask & lib.AEGIS_SELECT_CMDLINE for mask in masks),

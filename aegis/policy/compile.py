@@ -47,6 +47,7 @@ def compile_policy(policy: Policy, resolution: Resolution) -> Tables:
         apps=tuple(apps),
         nets=nets,
         selectors=tuple(_selectors(policy)),
+        kill_budget=policy.settings.kill_budget,
         refuses_inbound=_refuses_inbound(policy),
     )
 

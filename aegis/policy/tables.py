@@ -84,4 +84,5 @@ class Tables:
     apps: tuple[App, ...]  # [0] is the whitelist and every unconfigured program
     nets: Mapping[Net, Ports]
     selectors: tuple[Selector, ...]
+    kill_budget: int = 20  # kills in a minute
     refuses_inbound: bool = False  # whether any packet may have to be dropped

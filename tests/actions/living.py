@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from aegis.actions.kill import Killer, KillResult
 from aegis.events.event import Event
+from aegis.policy.model import Settings
 from tests.events.factory import make_event
 
 TICK_NS = 10_000_000
@@ -23,3 +25,8 @@ def event_of(pid: int, **changes: Any) -> Event:
         "inode": exe.st_ino,
     }
     return make_event(**{**seen, **changes})
+
+
+def kill_process(event: Event) -> KillResult:
+    """Kill by the defaults."""
+    return Killer(Settings()).kill(event)

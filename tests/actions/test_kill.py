@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from aegis.actions.kill import KillStatus, kill_process, spared_pids
+from aegis.actions.kill import KillStatus
+from aegis.actions.processes import spared_pids
 from aegis.events.event import IdentityFlag, KillBy
-from tests.actions.living import TICK_NS, event_of
+from tests.actions.living import TICK_NS, event_of, kill_process
 from tests.actions.waiting import wait_until
 from tests.events.factory import make_event
 
@@ -67,8 +68,7 @@ def test_another_start_time_is_another_process(start: Start) -> None:
 RECYCLE = """
 import subprocess, time
 from pathlib import Path
-from aegis.actions.kill import kill_process
-from tests.actions.living import event_of
+from tests.actions.living import event_of, kill_process
 first = subprocess.Popen(["sleep", "60"])
 event = event_of(first.pid)
 first.kill(); first.wait()
@@ -204,8 +204,7 @@ def test_init_and_kernel_threads_are_protected() -> None:
 
 SPARE_PARENTS = """
 import os
-from aegis.actions.kill import kill_process
-from tests.actions.living import event_of
+from tests.actions.living import event_of, kill_process
 for pid in (os.getpid(), os.getppid(), int(os.environ["GRANDPARENT"])):
     print(kill_process(event_of(pid)).status, flush=True)
 """

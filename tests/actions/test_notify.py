@@ -292,3 +292,19 @@ def test_events_of_the_sender_itself_are_not_sent(sending: Sending, webhook: Web
 
     asyncio.run(scenario())
     assert len(webhook.received) == 1
+
+
+def test_a_reload_does_not_begin_a_new_window(sending: Sending, webhook: Webhook) -> None:
+    """Unless it changes the limits."""
+    sending.write(webhook.url)
+    sending.settings["rule_limit"] = 1
+
+    def reload_between(notifier: Notifier) -> None:
+        of()(notifier)
+        notifier.settings = Notify(**sending.settings)
+        of()(notifier)
+        notifier.settings = Notify(**sending.settings | {"rule_limit": 2})
+        of()(notifier)
+
+    sending.run(reload_between)
+    assert sending.outcomes == {"sent": 2, "digested": 1}

@@ -45,7 +45,7 @@ class Outcome:
         reactions.handle(event)
         await reactions.scripts.drain()
         reactions.flush()
-        self.kills = {status.value: count for status, count in reactions.kills.items()}
+        self.kills = {status.value: count for status, count in reactions.killer.outcomes.items()}
 
     def kinds(self) -> list[str]:
         return [record["aegis"].get("notice", "event") for record in self.shown]
@@ -119,7 +119,12 @@ def test_kill_comes_first_and_its_result_is_always_logged(
     first, notice = outcome.shown
     assert notice["process"]["pid"] == victim.pid
     assert notice["aegis"]["event_id"] == first["event"]["id"]
-    assert notice["aegis"]["kill"] == {"status": "killed", "detail": "", "by": "agent"}
+    assert notice["aegis"]["kill"] == {
+        "status": "killed",
+        "detail": "",
+        "by": "agent",
+        "descendants": 0,
+    }
 
 
 def test_a_kill_that_was_skipped_says_why(victim: subprocess.Popen[bytes], react: React) -> None:
@@ -176,3 +181,21 @@ def test_without_log_and_scripts_the_live_view_still_works() -> None:
     reactions.notice("reload-failed", "policy unchanged", metric=False)
     reactions.flush()
     assert [record["aegis"].get("notice") for record in shown] == [None, "reload-failed"]
+
+
+def test_a_process_that_is_spared_is_told_of_once_a_minute(
+    victim: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """It may ask to be killed ten times a second, for hours; what it asked is counted."""
+    shown: list[Record] = []
+    reactions = Reactions(Context(), on_record=shown.append)
+    reactions.killer.settings = Settings(kill_budget=0)
+    event = event_of(victim.pid, kill=KillBy.AGENT, silent=True, actions=Actions(kill=True))
+    for _ in range(100):
+        reactions.handle(event)
+    [notice] = shown
+    assert notice["aegis"]["kill"]["status"] == "over-budget"
+    assert reactions.killer.outcomes == {"over-budget": 100}
+    reactions.killer.settings = Settings(kill_budget=1)
+    reactions.handle(event)
+    assert victim.wait(5) == -9 and len(shown) == 2

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What /proc says of processes, as far as it decides who may be killed.
+
+Only a pidfd makes it safe to act on: open that first, then read.
+"""
+
+import os
+import re
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_PF_KTHREAD = 0x00200000
+_PF_SIGNALED = 0x00000400  # killed by a signal, on its way out
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/PID/stat that decide, by their number in proc(5)."""
+
+    state: str  # 3
+    ppid: int  # 4
+    flags: int  # 9
+    threads: int  # 20
+    start_ticks: int  # 22
+    pending: int  # 31, bit 0 is signal 1
+
+    @property
+    def is_kernel_thread(self) -> bool:
+        return bool(self.flags & _PF_KTHREAD)
+
+    @property
+    def has_ended(self) -> bool:
+        """Or is bound to: nothing stops a SIGKILL. A leader alone may end before its threads."""
+        killed = self.flags & _PF_SIGNALED or self.pending >> (signal.SIGKILL - 1) & 1
+        return bool(killed) or (self.state in "ZX" and self.threads <= 1)
+
+
+def read_stat(pid: int) -> Stat:
+    """:raises OSError: when there is no such process."""
+    # The name, field 2, may hold anything, also ") R 1": the last ")" ends it.
+    fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+    numbers = {number: fields[number - 3] for number in (3, 4, 9, 20, 22, 31)}
+    return Stat(
+        state=numbers[3].decode(),
+        ppid=int(numbers[4]),
+        flags=int(numbers[9]),
+        threads=int(numbers[20]),
+        start_ticks=int(numbers[22]),
+        pending=int(numbers[31]),
+    )
+
+
+def children() -> dict[int, list[int]]:
+    """Return the processes of this moment by their parent."""
+    found: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                found.setdefault(read_stat(int(entry.name)).ppid, []).append(int(entry.name))
+    return found
+
+
+def spared_pids() -> set[int]:
+    """This process and those it descends from: killing them would end Aegis, or lock its
+    administrator out.
+
+    Whoever adopts an orphan is among its ancestors already (a subreaper, init),
+    so the set never grows.
+    """
+    return {os.getpid(), *ancestors()}
+
+
+def ancestors() -> set[int]:
+    """Whom this process descends from, up to but without PID 1."""
+    found: set[int] = set()
+    pid = os.getppid()
+    while pid > 1 and pid not in found:
+        found.add(pid)
+        try:
+            pid = read_stat(pid).ppid
+        except OSError:  # ended; what was above it no longer is
+            break
+    return found
+
+
+def running_file(pid: int) -> tuple[str, bool]:
+    """Return the path of the file *pid* runs, and whether it is root's alone.
+
+    :raises OSError: when there is no such process
+    """
+    exe = next(_exe_links(pid))
+    status = exe.stat()
+    trusted = status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return os.fsdecode(os.readlink(os.fsencode(exe))), trusted  # noqa: PTH115 (any bytes)
+
+
+def executed_files(pid: int) -> set[tuple[int, int]]:
+    """Return the (device, inode) of the file *pid* runs, in the kernel's terms.
+
+    Two, where stat(2) and the kernel differ: btrfs subvolumes and overlayfs
+    show a made-up device.
+    """
+    for exe in _exe_links(pid):
+        with suppress(FileNotFoundError):
+            fd = os.open(exe, os.O_PATH | os.O_CLOEXEC)
+            break
+    else:
+        raise FileNotFoundError  # no thread is left
+    try:
+        status = os.fstat(fd)
+        seen = {(os.major(status.st_dev) << 20 | os.minor(status.st_dev), status.st_ino)}
+        info = (_PROC / "self" / "fdinfo" / str(fd)).read_text()
+    finally:
+        os.close(fd)
+    mount = re.search(r"^mnt_id:\s+(\d+)$", info, re.MULTILINE)
+    inode = re.search(r"^ino:\s+(\d+)$", info, re.MULTILINE)  # since v5.14
+    device = _mount_device(pid, mount[1]) if mount else None
+    if device is not None:
+        seen.add((device, int(inode[1]) if inode else status.st_ino))
+    return seen
+
+
+def _exe_links(pid: int) -> Iterator[Path]:
+    yield _PROC / str(pid) / "exe"
+    # A leader that has ended has no exe; its other threads still run one.
+    for task in (_PROC / str(pid) / "task").iterdir():
+        yield task / "exe"
+
+
+def _mount_device(pid: int, mount_id: str) -> int | None:
+    """Return the kernel's device of the mount; None for an internal one (memfd)."""
+    with suppress(OSError):
+        for line in (_PROC / str(pid) / "mountinfo").read_bytes().splitlines():
+            fields = line.split(b" ", 3)
+            if fields[0].decode() == mount_id:
+                major, minor = fields[2].split(b":")
+                return int(major) << 20 | int(minor)
+    return None
