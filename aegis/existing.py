@@ -18,7 +18,7 @@ from aegis.bpf import diag
 from aegis.bpf.existing import Held, Judged, held_sockets, judge, to_event
 from aegis.bpf.layout import text_of
 from aegis.bpf.object import BpfObject
-from aegis.errors import AegisError
+from aegis.errors import AegisError, KernelError
 from aegis.events.event import Event, IdentityFlag
 from aegis.naming import Naming
 from aegis.policy.model import Direction, Settings, Verdict
@@ -54,11 +54,13 @@ class Existing:
         """Judge every socket that a governed process holds; verdicts must be in force."""
         try:
             self._login = ancestors()
+            self._missed: list[Held] = []
             for number, holders in enumerate(_by_socket(held_sockets(self.loaded)), 1):
                 self._check(holders)
                 if number % _TURN == 0:
                     after_turn()
                     await asyncio.sleep(0)
+            self._tell_missed()
         except AegisError as error:
             message = "what was open before the agent could not be judged"
             self.tell("existing-failed", message, _failure(error))
@@ -82,15 +84,27 @@ class Existing:
 
     def _sever(self, holders: list[Held]) -> bool:
         try:
-            diag.destroy(holders[0], [held.tgid for held in holders])
+            severed = diag.destroy(holders[0], [held.tgid for held in holders])
         except (AegisError, OSError) as error:
-            message = f"a connection of process {holders[0].tgid} could not be closed"
-            fields = {"process": {"pid": holders[0].tgid}}
-            self.tell("sever-failed", message, _failure(error) | fields)
-            self.tally.failed += 1
+            self._tell_unsevered(holders[0], error)
             return False
-        self.tally.severed += 1
-        return True
+        self.tally.severed += severed
+        if not severed:
+            self._missed.append(holders[0])
+        return severed
+
+    def _tell_missed(self) -> None:
+        """Of what was not found to be closed, what is still there."""
+        there = {held.cookie for held in held_sockets(self.loaded)} if self._missed else set()
+        for held in self._missed:
+            if held.cookie in there:
+                self._tell_unsevered(held, KernelError("the kernel found another one in its place"))
+
+    def _tell_unsevered(self, held: Held, error: Exception) -> None:
+        self.tally.failed += 1
+        message = f"a connection of process {held.tgid} could not be closed"
+        fields = {"process": {"pid": held.tgid}}
+        self.tell("sever-failed", message, _failure(error) | fields)
 
     def _report(self, reported: list[Judged], spared: str, *, severed: bool) -> None:
         self.tally.spared += bool(spared)

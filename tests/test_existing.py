@@ -2,6 +2,10 @@
 """What is never cut, whatever a policy says; for the real thing see tests/kernel."""
 
 import os
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from aegis.existing import why_spared
 from aegis.policy.model import Direction
 
 LOOPBACK = bytes(10) + b"\xff\xff\x7f\0\0\1"
+SO_COOKIE = 57
 LOGIN = {4000}  # whom the agent descends from
 INBOUND: dict[str, Any] = {"direction": Direction.IN}
 
@@ -38,7 +43,7 @@ def judged(
 
 
 @pytest.mark.parametrize(
-    ("socket", "why"),
+    ("found", "why"),
     [
         pytest.param(judged(), "", id="refused"),
         pytest.param(judged(tgid=1), "init", id="pid-1"),
@@ -51,9 +56,9 @@ def judged(
         pytest.param(judged(blocked=False), "shared", id="allowed"),
     ],
 )
-def test_what_is_spared(socket: Judged, why: str) -> None:
+def test_what_is_spared(found: Judged, why: str) -> None:
     """PID 1, the agent and a login keep what they have; a name alone gains nothing."""
-    assert why_spared([socket], LOGIN) == why
+    assert why_spared([found], LOGIN) == why
 
 
 def test_one_spared_holder_is_enough() -> None:
@@ -68,3 +73,28 @@ def test_what_cannot_be_closed_is_an_error() -> None:
     """A namespace nobody is in any more."""
     with pytest.raises(KernelError, match="no process is left in its network namespace"):
         destroy(held(netns=1), [os.getpid()])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_socket_of_our_own_network_is_closed_and_no_other() -> None:
+    """By its cookie: what now has its addresses but another cookie is not it."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
+    ):
+        ends = [
+            (bytes(10) + b"\xff\xff" + socket.inet_aton(address), port)
+            for address, port in (client.getsockname(), client.getpeername())
+        ]
+        cookie = int.from_bytes(client.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), sys.byteorder)
+        ours = Path("/proc/self/ns/net").stat().st_ino
+        found = held(local=ends[0], remote=ends[1], carrier=cookie + 1, netns=ours)
+        assert destroy(found, []) is False
+        accepted.sendall(b"x")
+        assert client.recv(1) == b"x"
+        assert destroy(replace(found, carrier=cookie), []) is True
+        with pytest.raises(ConnectionResetError):
+            accepted.recv(1)
+        with pytest.raises(ConnectionAbortedError):
+            client.recv(1)

@@ -13,6 +13,7 @@ from aegis.bpf.maps import check
 from aegis.errors import KernelError
 
 # linux/sock_diag.h, linux/netlink.h, linux/inet_diag.h
+_NETLINK_SOCK_DIAG = 4
 _SOCK_DESTROY = 21
 _NLM_F_REQUEST, _NLM_F_ACK = 1, 4
 _NLMSG_ERROR = 2
@@ -26,12 +27,13 @@ _V4_MAPPED = 12  # bytes before the IPv4 address
 _LACKING = "the kernel has no CONFIG_INET_DIAG_DESTROY"
 
 
-def destroy(held: Held, pids: Iterable[int]) -> None:
+def destroy(held: Held, pids: Iterable[int]) -> bool:
     """Close *held*: its peer gets a reset, its holder ECONNABORTED. *pids*: who may share
 
-    its network namespace.
+    its network namespace. False: it was not found. It was closed meanwhile, or the kernel
+    finds another one of these numbers first, as of listeners with SO_REUSEPORT.
 
-    :raises KernelError: when that did not happen; ENOENT if it was closed meanwhile.
+    :raises KernelError: when the kernel does not do that.
     """
     with _diag_socket(held.netns, pids) as diag:
         diag.send(_message(held))
@@ -41,7 +43,10 @@ def destroy(held: Held, pids: Iterable[int]) -> None:
         raise KernelError(f"sock_diag answered with a message of type {kind}")
     if error in (-errno.EOPNOTSUPP, -errno.EINVAL):
         raise KernelError(f"closing a socket: {_LACKING}")
+    if error == -errno.ENOENT:
+        return False
     check(error, "closing a socket")
+    return True
 
 
 def _message(held: Held) -> bytes:
@@ -66,9 +71,14 @@ def _diag_socket(netns: int, pids: Iterable[int]) -> socket.socket:
             continue
         try:
             if os.fstat(fd).st_ino == netns:
-                return socket.socket(
-                    fileno=check(lib.aegis_diag_socket(fd), "entering its network namespace")
-                )
+                return _socket_in(fd, own=pid == "self")
         finally:
             os.close(fd)
     raise KernelError("no process is left in its network namespace")
+
+
+def _socket_in(netns_fd: int, *, own: bool) -> socket.socket:
+    if own:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+    what = "entering its network namespace"
+    return socket.socket(fileno=check(lib.aegis_diag_socket(netns_fd), what))

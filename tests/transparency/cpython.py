@@ -36,7 +36,7 @@ class CPython:
 
     title = "CPython's tests"
 
-    def __init__(self, names: Sequence[str] = MODULES, jobs: int = 4) -> None:
+    def __init__(self, names: Sequence[str] = MODULES, jobs: int = 8) -> None:
         self.names = tuple(n for n in names if any(LIBRARY.glob(f"{n}*")))
         self._jobs = jobs
 
