@@ -139,6 +139,7 @@ class Agent:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_by_signal()))
         facts.watch()
         self._spawn(facts.tick())
+        self._spawn(self._log.flush_forever())
         self._spawn(recorder.record_forever())
         self._spawn(self._metrics.write_forever(lambda: self._policy.settings.metrics_file))
         self._spawn(self._resolving.refresh_forever(self._names_changed))

@@ -65,7 +65,7 @@ class Facts:
         self._after_batch()
 
     async def tick(self) -> None:
-        """Once a second: what was lost, and what a failing disk still owes."""
+        """Once a second: what was lost."""
         while True:
             await asyncio.sleep(TICK_S)
             self._tell_lost()

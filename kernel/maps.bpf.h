@@ -55,9 +55,9 @@ AEGIS_MAP(owners, BPF_MAP_TYPE_HASH, __u64, struct aegis_owner,
 	  AEGIS_LISTENERS_MAX, BPF_F_NO_PREALLOC);
 AEGIS_MAP(peers, BPF_MAP_TYPE_LRU_HASH, struct aegis_peer_key, struct aegis_peer,
 	  AEGIS_PEERS_MAX, 0);
-/* Allocated beforehand: a burst of new flows must not wait for, or lack, memory. */
+/* Not allocated beforehand: a quiet host needs none of its 8 MiB. */
 AEGIS_MAP(history, BPF_MAP_TYPE_HASH, struct aegis_history_key, struct aegis_history,
-	  AEGIS_HISTORY_MAX, 0);
+	  AEGIS_HISTORY_MAX, BPF_F_NO_PREALLOC);
 AEGIS_MAP(epoch, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_epoch, 1, 0);
 AEGIS_MAP(programs, BPF_MAP_TYPE_HASH, struct aegis_program, __u32,
 	  AEGIS_PROGRAMS_MAX, BPF_F_NO_PREALLOC);

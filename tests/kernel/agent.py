@@ -73,7 +73,7 @@ class Agent:
         self._programs = programs
         self._stdout = folder / "events.jsonl"
         self._stderr = folder / "stderr"
-        self._log = folder / "log.jsonl"  # not the host's
+        self.log = folder / "log.jsonl"  # not the host's
         self.history = folder / "history.db"
         self._process: subprocess.Popen[bytes] | None = None
         self._fence: tuple[Path, Talk] | None = None
@@ -83,7 +83,7 @@ class Agent:
         """Return once verdicts are in force."""
         place = [] if AT_ROOT else ["--cgroup", str(self.cgroup)]
         argv = [sys.executable, "-m", "aegis", "run", "-c", str(self.policy), "--json"]
-        argv += ["--log", str(self._log), "--history", str(self.history)]
+        argv += ["--log", str(self.log), "--history", str(self.history)]
         begin = self._stderr.stat().st_size if self._stderr.exists() else 0
         with self._stdout.open("ab") as stdout, self._stderr.open("ab") as stderr:
             self._process = subprocess.Popen(
