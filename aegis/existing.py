@@ -54,13 +54,13 @@ class Existing:
         """Judge every socket that a governed process holds; verdicts must be in force."""
         try:
             self._login = ancestors()
-            self._missed: list[Held] = []
+            self._missed: list[tuple[Held, list[Judged]]] = []
             for number, holders in enumerate(_by_socket(held_sockets(self.loaded)), 1):
                 self._check(holders)
                 if number % _TURN == 0:
                     after_turn()
                     await asyncio.sleep(0)
-            self._tell_missed()
+            self._sever_missed()
         except AegisError as error:
             message = "what was open before the agent could not be judged"
             self.tell("existing-failed", message, _failure(error))
@@ -79,26 +79,40 @@ class Existing:
         spared, severed = "", False
         if refused and self.settings.sever_existing:
             spared = why_spared(judged, self._login)
-            severed = not spared and self._sever(holders)
+            if not spared:
+                found = self._sever(holders[0], reported)
+                if found is None:
+                    return
+                severed = found
         self._report(reported, spared, severed=severed)
 
-    def _sever(self, holders: list[Held]) -> bool:
+    def _sever(self, held: Held, reported: list[Judged]) -> bool | None:
+        """Whether it was closed; None: not found, so it is for ``_sever_missed`` to report."""
         try:
-            severed = diag.destroy(holders[0], [held.tgid for held in holders])
+            found = diag.destroy(held, [one.held.tgid for one in reported])
         except (AegisError, OSError) as error:
-            self._tell_unsevered(holders[0], error)
+            self._tell_unsevered(held, error)
             return False
-        self.tally.severed += severed
-        if not severed:
-            self._missed.append(holders[0])
-        return severed
+        if not found:
+            self._missed.append((held, reported))
+            return None
+        self.tally.severed += 1
+        return True
 
-    def _tell_missed(self) -> None:
-        """Of what was not found to be closed, what is still there."""
+    def _sever_missed(self) -> None:
+        """Of listeners that share a port one is found at a time: again, until there is no more."""
+        todo: list[tuple[Held, list[Judged]]] = []
+        while self._missed and len(self._missed) != len(todo):
+            todo, self._missed = self._missed, []
+            for held, reported in todo:
+                severed = self._sever(held, reported)
+                if severed is not None:
+                    self._report(reported, "", severed=severed)
         there = {held.cookie for held in held_sockets(self.loaded)} if self._missed else set()
-        for held in self._missed:
+        for held, reported in self._missed:
             if held.cookie in there:
                 self._tell_unsevered(held, KernelError("the kernel found another one in its place"))
+            self._report(reported, "", severed=False)
 
     def _tell_unsevered(self, held: Held, error: Exception) -> None:
         self.tally.failed += 1

@@ -89,6 +89,8 @@ def _details(record: Record) -> list[str]:
         details.append("known from history")
     if _get(record, "aegis.would_kill"):
         details.append("would kill")
+    if _get(record, "aegis.existing"):
+        details.append("was open before the agent")
     return details
 
 

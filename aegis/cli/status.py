@@ -104,6 +104,7 @@ def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str])
     if agent is not None:
         print(f"agent      PID {agent['pid']}, up {agent['uptime_s']} s, {agent['rules']} rules")
         print(f"policy     {printable(agent['config'])}")
+        print(f"existing   {_say_existing(agent['existing'])}")
     for name, value in (state.counters or {}).items():
         print(f"{name.replace('_', ' '):<17}{value:>14,}")
     for name, value in (state.history or {}).items():
@@ -113,6 +114,16 @@ def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str])
     _print_problems(problems)
     if state.loaded:
         _print_coverage(state, (Level.SEEN, Level.NOT_SEEN))
+
+
+def _say_existing(tally: dict[str, int]) -> str:
+    """What became of the sockets that were open before the agent."""
+    if not tally["done"]:
+        return "being judged"
+    return (
+        f"{tally['sockets']} sockets were open before, {tally['off_the_map']} off the map: "
+        f"{tally['severed']} closed, {tally['spared']} spared, {tally['failed']} failed"
+    )
 
 
 def _print_problems(problems: list[str]) -> None:

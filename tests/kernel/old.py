@@ -152,7 +152,7 @@ class Scene:
         return self._start(port, "/usr/bin/env", "PYTHONHOME=/usr", program, "-uc", code)
 
     def serve(self, name: str, port: int = OURS) -> Old:
-        """This system's Python called *name* listens on *port* and has one client: us."""
+        """This system's Python called *name* listens on *port*, twice, and has one client: us."""
         program = self.workshop.install(name, Path("/usr/bin/python3").resolve())
         code = SERVER.format(port=port)
         process = self.programs.start("/usr/bin/env", "PYTHONHOME=/usr", program, "-uc", code)
@@ -195,10 +195,13 @@ class Scene:
 
 
 SERVER = """
-import socket
+import select, socket
+sharer = socket.create_server(("", {port}), reuse_port=True)
 server = socket.create_server(("", {port}), reuse_port=True)
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(("", {port}))
 print("listening")
-client, _ = server.accept()
+client, _ = select.select([server, sharer], [], [])[0][0].accept()
 print("accepted")
 print(client.makefile().readline(), end="")
 input()

@@ -171,14 +171,12 @@ def test_detent_holds_over_a_restart_of_the_agent(scene: Scene) -> None:
     assert agent.status()["agent"]["existing"]["off_the_map"] == 1
 
 
-def listener_of(events: list[Event]) -> Event:
-    [event] = [event for event in events if field(event, "source") is None]
-    return event
-
-
-def client_of(events: list[Event]) -> Event:
-    [event] = [event for event in events if field(event, "source") is not None]
-    return event
+def came_in(events: list[Event]) -> dict[tuple[str, bool], Event]:
+    """By transport, and whether somebody came yet; of listeners that share a port the first."""
+    return {
+        (field(event, "network.transport"), field(event, "source") is not None): event
+        for event in events
+    }
 
 
 def test_who_came_in_and_where_is_judged_by_listen_and_peers(scene: Scene) -> None:
@@ -186,12 +184,13 @@ def test_who_came_in_and_where_is_judged_by_listen_and_peers(scene: Scene) -> No
     server, choosy = scene.serve("old-server"), scene.serve("old-choosy", OURS + 1)
     right = scene.serve("old-server", ON + 20)
     agent = scene.govern()
-    events = events_of(agent, server)
-    for event in (listener_of(events), client_of(events)):
+    events = came_in(events_of(agent, server))
+    assert events.keys() == {("tcp", False), ("tcp", True), ("udp", False)}
+    for event in events.values():
         assert field(event, "network.direction") == "ingress"
         assert field(event, "destination.port") == OURS
         assert field(event, "aegis.verdict") == "would-block"
-    assert field(client_of(events), "source.ip") == REMOTE4
+    assert field(events["tcp", True], "source.ip") == REMOTE4
     [event] = events_of(agent, choosy)
     assert field(event, "aegis.scope") == "peer"
     assert field(event, "source.ip") == REMOTE4
@@ -203,12 +202,13 @@ def test_severed_is_what_came_in_where_nothing_may(scene: Scene, network: Networ
     server = scene.serve("old-server")
     sshd = scene.serve("sshd", OURS + 2)
     agent = scene.govern(sever="true")
-    events = events_of(agent, server)
-    assert field(listener_of(events), "aegis.verdict") == "blocked"
-    assert field(client_of(events), "aegis.verdict") == "blocked"
+    events = came_in(events_of(agent, server))
+    assert len(events) == 3
+    assert [field(event, "aegis.verdict") for event in events.values()] == ["blocked"] * 3
     assert not server.is_connected()
     with pytest.raises(ConnectionRefusedError):
         network.call(socket.create_connection, (REMOTE4, OURS))
-    assert [field(event, "aegis.spared") for event in events_of(agent, sshd)] == ["login"] * 2
+    spared = came_in(events_of(agent, sshd)).values()
+    assert [field(event, "aegis.spared") for event in spared] == ["login"] * 3
     assert sshd.is_connected()
     assert agent.settled_events(aegis__notice="sever-failed") == []
