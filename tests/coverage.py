@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "tests" / "kernel" / "coverage.toml"
 DOCUMENT = ROOT / "docs" / "coverage.md"
 
-MODES = ("allowed", "blocked", "observed")
+MODES = ("allowed", "blocked", "killed", "observed")
 ABSENT = "absent"
 THROUGH = "through"
 # The name of what test_coverage.py records in JUnit's report: KERNEL WAY MODE CELL.
@@ -94,8 +94,8 @@ def render(ways: tuple[Way, ...]) -> str:
     known = kernels(ways)
     parts = [_HEAD.format(kernels=", ".join(known))]
     for direction, title in (("out", "Out"), ("in", "In")):
-        parts += [f"\n## {title}\n", "| way | kernel | allowed | blocked | observed |"]
-        parts.append("|---|---|---|---|---|")
+        parts += [f"\n## {title}\n", f"| way | kernel | {' | '.join(MODES)} |"]
+        parts.append("|---|---|" + "---|" * len(MODES))
         for way in ways:
             if way.direction == direction:
                 parts += _rows(way, known)
@@ -138,14 +138,17 @@ _HEAD = """\
 # Coverage
 
 Each way a program can make or receive traffic, done for real on each kernel ({kernels}) under a
-rule that allows it, one that blocks it, and the latter in observe mode. Generated from
-`tests/kernel/coverage.toml` by `python -m tests.coverage render`; `tests/kernel/test_coverage.py`
-does it all again on each kernel and fails where a cell differs.
+rule that allows it, one that blocks it, one that kills, and the one that blocks in observe mode.
+Generated from `tests/kernel/coverage.toml` by `python -m tests.coverage render`;
+`tests/kernel/test_coverage.py` does it all again on each kernel and fails where a cell differs.
 
 A cell says what happened and, in brackets, the hook whose event told of it:
 
 * **through**: it arrived, as a packet on the device or as a connection accepted;
 * an errno (`EPERM`): the program got it, and nothing arrived;
+* **SIGKILL**: killed in the kernel, before its call returned. Where a rule kills and the cell is
+  an errno, it was refused in the kernel and the agent sends the signal a moment later, or not, as
+  for what sends nothing (a UDP connect);
 * **nothing**: no error, and nothing arrived;
 * **absent**: this kernel does not have it, for any program;
 * **not seen**: no event was raised. On the map none should be.
@@ -192,7 +195,11 @@ def measured_in(report: Path) -> dict[tuple[str, str], list[str]]:
         if entry.get("name") == PROPERTY:
             kernel, way, mode, cell = str(entry.get("value")).split(" ", 3)
             found.setdefault((way, kernel), {})[mode] = cell
-    return {key: [cells[mode] for mode in MODES] for key, cells in found.items() if len(cells) == 3}
+    return {
+        key: [cells[mode] for mode in MODES]
+        for key, cells in found.items()
+        if len(cells) == len(MODES)
+    }
 
 
 def main() -> int:

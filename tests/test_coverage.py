@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.coverage import DOCUMENT, Way, kernel_of, kernels, read_ways, render, take
+from tests.coverage import DOCUMENT, MODES, Way, kernel_of, kernels, read_ways, render, take
 
 WAYS = read_ways()
 TEXT = """\
@@ -11,7 +11,7 @@ TEXT = """\
 
 [[way]]
 name = "tcp"
-on."6.1" = ["through", "through", "through"]
+on."6.1" = ["through", "through", "through", "through"]
 
 [[way]]
 name = "udp"
@@ -50,24 +50,26 @@ def test_a_kernel_is_measured_against(release: str, kernel: str) -> None:
 
 def way(name: str, **on: list[str]) -> Way:
     cells = {
-        kernel.replace("_", "."): dict(zip(("allowed", "blocked", "observed"), row, strict=True))
-        for kernel, row in on.items()
+        kernel.replace("_", "."): dict(zip(MODES, row, strict=True)) for kernel, row in on.items()
     }
     return Way(name, name, name, "out", name, "198.51.100.1", on=cells)
 
 
 def test_what_is_neither_stopped_nor_seen_is_said_twice() -> None:
     """Bold in its row, and in the list at the end; what is stopped is in neither."""
-    stopped = ["through", "EPERM connect", "through connect"]
+    stopped = ["through", "EPERM connect", "SIGKILL connect", "through connect"]
     text = render(
         (
             way("tcp", **{"6_1": stopped, "6_12": stopped}),
-            way("raw", **{"6_1": ["through"] * 3, "6_12": ["absent"] * 3}),
+            way("raw", **{"6_1": ["through"] * 4, "6_12": ["absent"] * 4}),
         )
     )
-    assert "| tcp | all | through | EPERM (connect) | through (connect) |" in text
-    assert "| raw | 6.1 | through | **through, not seen** | **through, not seen** |" in text
-    assert "| raw | 6.12 | absent | absent | absent |" in text
+    assert (
+        "| tcp | all | through | EPERM (connect) | SIGKILL (connect) | through (connect) |" in text
+    )
+    unseen = "**through, not seen**"
+    assert f"| raw | 6.1 | through | {unseen} | {unseen} | {unseen} |" in text
+    assert "| raw | 6.12 | absent | absent | absent | absent |" in text
     listed = text.partition("## What is not stopped")[2]
     assert "| raw | 6.1 | not seen |" in listed
     assert "| tcp" not in listed
@@ -75,9 +77,9 @@ def test_what_is_neither_stopped_nor_seen_is_said_twice() -> None:
 
 def test_what_was_measured_replaces_and_adds_rows() -> None:
     """Kernels in order; nothing else of the table is touched."""
-    row = ["through", "EPERM connect", "through connect"]
+    row = ["through", "EPERM connect", "SIGKILL connect", "through connect"]
     taken = take(TEXT, {("tcp", "6.1"): row, ("udp", "6.12"): row, ("udp", "6.1"): row})
-    written = '= ["through", "EPERM connect", "through connect"]'
+    written = '= ["through", "EPERM connect", "SIGKILL connect", "through connect"]'
     assert taken.splitlines()[3:5] == ['name = "tcp"', f'on."6.1" {written}']
     assert taken.splitlines()[7:] == ['name = "udp"', f'on."6.1" {written}', f'on."6.12" {written}']
     assert take(TEXT, {}) == TEXT
@@ -85,4 +87,4 @@ def test_what_was_measured_replaces_and_adds_rows() -> None:
 
 def test_a_measured_way_the_table_does_not_have_is_an_error() -> None:
     with pytest.raises(AssertionError, match="sctp"):
-        take(TEXT, {("sctp", "6.1"): ["through"] * 3})
+        take(TEXT, {("sctp", "6.1"): ["through"] * 4})

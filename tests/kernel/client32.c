@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * client32 - tcp ADDRESS PORT   one TCP connect to 127.0.0.1, as a 32-bit program does
- * it; exits with the errno. Arguments as prober's, so that an event shows the same.
+ * client32 tcp ADDRESS PORT   one TCP connect to 127.0.0.1, as a 32-bit program does
+ * it; exits with the errno. Arguments as prober's.
  * Bare, because a 32-bit C library is one more package.
  */
 #define AF_INET 2

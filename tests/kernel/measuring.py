@@ -11,8 +11,10 @@ its own; ``announced``: the peer has a second address, and says so.
 import contextlib
 import errno
 import itertools
+import signal
 import socket
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -76,8 +78,9 @@ _NOBODY_CAME = {"EAGAIN", "OK"}
 def policy(mode: str) -> str:
     """The policy under which a column of the matrix is measured."""
     text = _IGNORED.format(mode="observe" if mode == "observed" else "enforce")
+    action = "kill" if mode == "killed" else "block"
     for program, keys in (_ALLOWING if mode == "allowed" else _BLOCKING).items():
-        text += f'\n[[app]]\nexe = "{program}"\n{keys}\nactions = ["log", "block"]\n'
+        text += f'\n[[app]]\nexe = "{program}"\n{keys}\nactions = ["log", "{action}"]\n'
     return text
 
 
@@ -118,7 +121,8 @@ class Attempt:
 
     def hooks(self, events: list[Event]) -> list[str]:
         """The hooks that told of it, by the port: on the wire or on the command line."""
-        return sorted({str(field(event, "aegis.hook")) for event in events if self._caused(event)})
+        told = {field(event, "aegis.hook") for event in events if self._caused(event)}
+        return sorted(str(hook) for hook in told if hook)  # a notice of a kill has none
 
     def _caused(self, event: Event) -> bool:
         command = str(field(event, "process.command_line"))
@@ -208,17 +212,17 @@ class Bench:
     def _in(self, way: Way, program: str, port: int, place: Place) -> Attempt:
         process = self._start(way, program, port, place)
         assert process.stdout is not None
-        ready = process.stdout.readline().split()
+        said = process.stdout.readline()
         peers = []
-        if ready:  # else refused before anybody could come
-            port = int(ready[1])
+        if said.startswith("ready"):  # else refused before anybody could come
+            port = int(said.split()[1])
             peers.append(stage.visit(place.network, way.peer, port, way.speaks))
-        word = _word(process)
+        word = _word(process, said)
         _close(peers)
         return Attempt(port, word, arrived=word == "OK")
 
     def _start(self, way: Way, program: str, port: int, place: Place) -> "subprocess.Popen[str]":
-        path, words = self._program(program), ["-e", way.form]
+        path, words = self._program(program), [way.form]
         if way.started == "32-bit":
             path = self._workshop.folder("32-bit") / program
             if not path.exists():
@@ -245,11 +249,21 @@ def _wait(process: "subprocess.Popen[str]", listening: list[socket.socket]) -> l
             process.wait(timeout=0.01)
 
 
-def _word(process: "subprocess.Popen[str]") -> str:
-    _, stderr = process.communicate(timeout=PATIENCE)
-    code = process.returncode
-    assert code >= 0 and not stderr, f"exit code {code}: {stderr}"
-    return errno.errorcode[code] if code else "OK"
+def _word(process: "subprocess.Popen[str]", said: str = "") -> str:
+    """OK or an errno's name, as the program said in its last line, or what killed it before."""
+    assert process.stdout is not None and process.stderr is not None
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
+    # Not communicate(): it would miss what readline() has read ahead.
+    words, complaint = (said + process.stdout.read()).split(), process.stderr.read()
+    code = process.wait()
+    watchdog.cancel()
+    assert not complaint, complaint
+    if words and words[-1].isupper():
+        return words[-1]
+    if code < 0:
+        return signal.Signals(-code).name
+    return errno.errorcode[code] if code else "OK"  # client32 says nothing
 
 
 def _close(sockets: list[socket.socket]) -> None:

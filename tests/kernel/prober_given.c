@@ -5,10 +5,11 @@
  *	rights		connected; sent to DOER over a Unix socket
  *	pidfd		connected; DOER takes it out of this process
  *	listening	bound and listening; DOER was born with it, as by socket activation
- * Exits with DOER's exit code, which is the errno.
+ * Exits as DOER does, which says how it went.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -71,7 +72,7 @@ static void become_doer(char **argv, const char *how, int fd)
 		close(GIVEN);
 	else
 		dup2(fd, GIVEN);
-	execl(argv[3], argv[3], "-e", form, argv[4], argv[5], NULL);
+	execl(argv[3], argv[3], form, argv[4], argv[5], NULL);
 	_exit(ENOEXEC);
 }
 
@@ -101,7 +102,9 @@ int give(int argc, char **argv)
 		send_rights(pair[0], mine);
 	if (pid < 0 || waitpid(pid, &status, 0) < 0)
 		return errno;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+	if (WIFSIGNALED(status))
+		raise(WTERMSIG(status));
+	return WEXITSTATUS(status);
 }
 
 int use_inherited(const struct target *target)
