@@ -21,6 +21,7 @@ from aegis.actions.processes import spared_pids
 from aegis.actions.react import OnRecord, Reactions
 from aegis.actions.script import ScriptRunner
 from aegis.bpf.kernel import Kernel
+from aegis.bpf.tiers import LSM
 from aegis.config.load import Loaded, load_policy
 from aegis.errors import AegisError, ControlError
 from aegis.events.context import Context
@@ -123,6 +124,7 @@ class Agent:
             )
             await self._put_in_force(loaded.policy)
             self._kernel.attach()
+            self._tell_uncovered()
         except BaseException:
             self._kernel.abandon()
             raise
@@ -194,6 +196,14 @@ class Agent:
         self._naming.add(self._kernel.generation + 1, policy)
         return self._kernel.apply(tables)
 
+    def _tell_uncovered(self) -> None:
+        """What the policy asks for and this kernel does not let us do must not pass unsaid."""
+        (lsm,) = (tier for tier in self._kernel.tiers if tier.name == LSM)
+        if self._policy.settings.deny_socket_fds and not lsm.active:
+            message = f"deny_socket_fds is not carried out: {lsm.reason}"
+            self._reactions.notice("not-covered", message)
+            self._say(f"aegis: {message}")
+
     async def _names_changed(self, resolution: Resolution) -> None:
         async with self._reloading:
             try:
@@ -229,6 +239,7 @@ class Agent:
         self._reactions.notice("reloaded", "policy reloaded", {"aegis": {"generation": generation}})
         self._spawn(self._retire())  # nobody who asked has to wait for it
         self._say_warnings(loaded)
+        self._tell_uncovered()
         self._say(f"aegis: reloaded, generation {generation}")
         return {
             "generation": generation,

@@ -116,6 +116,7 @@ enum aegis_hook {
 	AEGIS_HOOK_ACCEPT = 6,		/* a peer's handshake is done */
 	AEGIS_HOOK_RECVMSG = 7,		/* a process took a peer's datagram */
 	AEGIS_HOOK_EXISTING = 8,	/* none: user space found it, older than all of them */
+	AEGIS_HOOK_RECEIVE = 9,		/* another process hands over a socket */
 };
 
 /* Kinds of sockets a rule may allow; bits, in the order of the words of `sockets`. */
@@ -209,7 +210,7 @@ struct aegis_config {
 	__u8 unconfigured_actions;	/* enum aegis_action bits */
 	__u8 has_cmdline;		/* some mask has AEGIS_SELECT_CMDLINE */
 	__u8 refuses_inbound;		/* some program may be refused an inbound packet */
-	__u8 pad;
+	__u8 deny_socket_fds;		/* lsm.bpf.c: no sockets from other processes */
 	__u8 masks[64];			/* enum aegis_selector bits in use */
 };
 

@@ -16,8 +16,13 @@
 #include <bpf/bpf_tracing.h>
 #include "aegis.h"
 
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_NETLINK 16
+#define AF_PACKET 17
+#define AF_ALG 38
+#define AF_XDP 44
 #define SOCK_RAW 3
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
@@ -26,6 +31,7 @@
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
 #define PF_KTHREAD 0x00200000		/* include/linux/sched.h */
+#define EPERM 1
 #define E2BIG 7
 #define SIGKILL 9
 #define S_IWGRP_OR_OTH 022
@@ -248,6 +254,13 @@ struct bpf_iter__task_file {
 };
 
 #pragma clang attribute pop
+
+static __always_inline __u64 start_of(struct task_struct *task)
+{
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	return BPF_CORE_READ(leader, start_boottime);
+}
 
 /*
  * Zeroes, but unknown ones to the verifier: a failed read clears its target. Every context that a

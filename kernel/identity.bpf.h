@@ -212,13 +212,6 @@ fill_file(struct aegis_proc *proc, struct file *file, struct task_struct *task)
 		proc->flags |= AEGIS_ID_TRUSTED;
 }
 
-static __always_inline __u64 start_of(struct task_struct *task)
-{
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-
-	return BPF_CORE_READ(leader, start_boottime);
-}
-
 /* Zeroed storage for *tgid*. */
 static __always_inline struct aegis_proc *new_proc(__u32 tgid)
 {

@@ -17,7 +17,9 @@ enum aegis_kill {
 /* Programs that not every kernel lets run; also the indices of self_tests. */
 enum aegis_optional {
 	AEGIS_OPTIONAL_KILL_MARKED = 0,
-	AEGIS_OPTIONAL_MAX = 1,
+	AEGIS_OPTIONAL_SOCKET_CREATE = 1,
+	AEGIS_OPTIONAL_FILE_RECEIVE = 2,
+	AEGIS_OPTIONAL_MAX = 3,
 };
 
 /* Constants of a loaded object: what this kernel has, found by probing. */

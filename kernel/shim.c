@@ -118,7 +118,7 @@ int aegis_share_maps(struct aegis_object *object, struct aegis_object *owner)
 		if (bpf_map__is_internal(map))	/* constants: each object has its own */
 			continue;
 		theirs = find_map(owner, bpf_map__name(map));
-		err = theirs ? bpf_map__reuse_fd(map, bpf_map__fd(theirs)) : -ENOENT;
+		err = theirs ? bpf_map__reuse_fd(map, bpf_map__fd(theirs)) : 0;
 		if (err)
 			return err;
 	}
@@ -131,6 +131,14 @@ int aegis_set_constants(struct aegis_object *object, const char *section,
 	struct bpf_map *map = find_map(object, section);
 
 	return map ? bpf_map__set_initial_value(map, value, size) : -ENOENT;
+}
+
+int aegis_set_cgroup(struct aegis_object *object, const char *name, int cgroup_fd)
+{
+	struct bpf_map *map = find_map(object, name);
+	uint32_t zero = 0;
+
+	return map ? bpf_map_update_elem(bpf_map__fd(map), &zero, &cgroup_fd, 0) : -ENOENT;
 }
 
 int aegis_load(struct aegis_object *object)

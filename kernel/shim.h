@@ -21,12 +21,14 @@ const char *aegis_abi(void);
 /* Life cycle: open kernel/NAME.bpf.c, reuse maps, load. NULL: see aegis_log(). */
 struct aegis_object *aegis_open(const char *name);
 int aegis_reuse_map(struct aegis_object *object, const char *name, int fd);
-/* Has every map of *object* be the loaded *owner*'s of the same name. */
+/* Has the maps of *object* be the loaded *owner*'s of the same names, where it has such. */
 int aegis_share_maps(struct aegis_object *object, struct aegis_object *owner);
 /* Before the load: what the constants in *section* are. */
 int aegis_set_constants(struct aegis_object *object, const char *section,
 			const char *value, size_t size);
 int aegis_load(struct aegis_object *object);
+/* After the load: the one entry of the cgroup array *map*. */
+int aegis_set_cgroup(struct aegis_object *object, const char *map, int cgroup_fd);
 void aegis_close(struct aegis_object *object);
 /* libbpf's warnings since the last call, at most 16 KiB, the newest kept. */
 const char *aegis_log(void);

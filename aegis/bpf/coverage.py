@@ -37,6 +37,7 @@ class Traffic:
 _CONNECT = ("aegis_connect4", "aegis_connect6")
 _SENDMSG = ("aegis_sendmsg4", "aegis_sendmsg6")
 _BIND = ("aegis_bind4", "aegis_bind6")
+_OTHER = ("aegis_socket_create",)  # kernel/lsm.bpf.c
 _CAME = ("aegis_sockops", "aegis_recvmsg4", "aegis_recvmsg6")
 
 TRAFFIC = (
@@ -60,7 +61,7 @@ TRAFFIC = (
     Traffic("inherited", "connections a program was born with"),
     Traffic("passed", "connected sockets passed by another program or taken from one"),
     Traffic("ping", "ICMP echo (ping) sockets, which every program may use"),
-    Traffic("frame", "frames through AF_PACKET and AF_XDP"),
+    Traffic("frame", "frames through AF_PACKET and AF_XDP", _OTHER),
     Traffic("tun", "packets through a tun device of the program's own"),
-    Traffic("vsock", "vsock connections, to the hypervisor and to this machine"),
+    Traffic("vsock", "vsock connections, to the hypervisor and to this machine", _OTHER),
 )

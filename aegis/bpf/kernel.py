@@ -160,7 +160,7 @@ class Kernel:
         self._drop_unwanted()
         seed = self.object.program_fd("aegis_seed_sockets")
         check(lib.aegis_iterate(seed), "listing the sockets")
-        self._tiers = Tiers(self.object, self.pins)
+        self._tiers = Tiers(self.object, self.pins, self.cgroup)
         self.tiers = self._tiers.start()
         self.pins.complete()
         for other in self.pins.others():

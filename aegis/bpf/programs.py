@@ -26,7 +26,7 @@ class Programs:
         check(lib.aegis_reuse_map(self.handle, name.encode(), fd), f"adopting map {name}")
 
     def share(self, owner: "Programs") -> None:
-        """Before ``load``: have every map be the loaded *owner*'s."""
+        """Before ``load``: have the maps be the loaded *owner*'s, where it has such."""
         check(lib.aegis_share_maps(self.handle, owner.handle), f"sharing maps with {self.name}")
 
     def set_constants(self, section: str, value: bytes) -> None:
@@ -43,6 +43,11 @@ class Programs:
         if result < 0:
             reason = os.strerror(-result)
             raise KernelError(f"the kernel refused the BPF programs: {reason}\n{_log()}")
+
+    def set_cgroup(self, name: str, cgroup_fd: int) -> None:
+        """After ``load``: the one entry of the cgroup array *name*."""
+        result = lib.aegis_set_cgroup(self.handle, name.encode(), cgroup_fd)
+        check(result, f"entering the cgroup in {name}")
 
     def map_fd(self, name: str) -> int:
         return check(lib.aegis_map_fd(self.handle, name.encode()), f"map {name}")

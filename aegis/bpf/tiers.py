@@ -11,8 +11,10 @@ import os
 import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from aegis._bpf import lib
+from aegis.bpf.cgroup import open_cgroup
 from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE
@@ -23,6 +25,8 @@ from aegis.errors import KernelError
 
 IN_HOOK = "kill-in-hook"
 TRACING = "tracing"
+LSM = "lsm"
+ACTIVE_LSMS = Path("/sys/kernel/security/lsm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +52,36 @@ def _connect_nowhere() -> None:
         probe.connect(("127.0.0.1", 0))
 
 
+def _make_socket() -> None:
+    socket.socket(socket.AF_UNIX).close()
+
+
+def _hand_over_nothing() -> None:
+    # A file that is no socket, from this process to itself.
+    mine, other = socket.socketpair()
+    with mine, other, Path(os.devnull).open("rb") as file:
+        socket.send_fds(mine, [b"."], [file.fileno()])
+        for fd in socket.recv_fds(other, 1, 1)[1]:
+            os.close(fd)
+
+
 # Object -> its programs.
 OBJECTS: Mapping[str, Mapping[str, _Drill]] = {
     TRACING: {"aegis_kill_marked": _Drill(lib.AEGIS_OPTIONAL_KILL_MARKED, _connect_nowhere)},
+    LSM: {
+        "aegis_socket_create": _Drill(lib.AEGIS_OPTIONAL_SOCKET_CREATE, _make_socket),
+        "aegis_file_receive": _Drill(lib.AEGIS_OPTIONAL_FILE_RECEIVE, _hand_over_nothing),
+    },
 }
 
 
 class Tiers:
     """The optional objects of one agent. ``start`` once the main object is attached."""
 
-    def __init__(self, main: BpfObject, pins: Pins) -> None:
+    def __init__(self, main: BpfObject, pins: Pins, cgroup: Path) -> None:
         self._main = main
         self._pins = pins
+        self._cgroup = cgroup
         self._links: dict[str, int] = {}
 
     def start(self) -> tuple[Tier, ...]:
@@ -71,7 +93,7 @@ class Tiers:
         tracing = self._try(TRACING, _NOT_NEEDED if can_signal else "")
         if tracing.active:
             self._set_kill(lib.AEGIS_KILL_TRACING)
-        return in_hook, tracing
+        return in_hook, tracing, self._try(LSM, lacking_lsm())
 
     def _try(self, name: str, reason: str) -> Tier:
         """*reason*: why not even to try."""
@@ -89,6 +111,8 @@ class Tiers:
         try:
             programs.share(self._main)
             programs.load()
+            if name == LSM:
+                self._enter_cgroup(programs)
             for program, drill in OBJECTS[name].items():
                 self._links[program] = programs.attach_tracing(program)
                 self._see_running(program, drill)
@@ -97,6 +121,14 @@ class Tiers:
         for program in OBJECTS[name]:
             # In the place of an earlier agent's: both run until its pin goes.
             self._pins.pin(self._links[program], self._pins.link_path(program))
+
+    def _enter_cgroup(self, programs: Programs) -> None:
+        """Security hooks are the whole machine's; ours ask this map who is governed."""
+        directory = open_cgroup(self._cgroup)
+        try:
+            programs.set_cgroup("place", directory)
+        finally:
+            os.close(directory)
 
     def _see_running(self, program: str, drill: _Drill) -> None:
         table, key = self._main.maps["self_tests"], index_key(drill.index)
@@ -125,6 +157,15 @@ class Tiers:
         for fd in self._links.values():
             os.close(fd)
         self._links.clear()
+
+
+def lacking_lsm(active: Path = ACTIVE_LSMS) -> str:
+    """Why not even to try: the kernel's own list, where it can be read, lacks BPF."""
+    try:
+        names = active.read_text().strip()
+    except OSError:  # no securityfs: trying tells
+        return ""
+    return "" if "bpf" in names.split(",") else f"bpf is not in {active}: {names}"
 
 
 _NO_SIGNAL = "this kernel's cgroup programs may not send signals"

@@ -119,6 +119,11 @@ class GlobalTable(Table):
     kill_budget: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         _SETTINGS.kill_budget, description="Kills in a minute; what is over is only reported."
     )
+    deny_socket_fds: bool = Field(
+        _SETTINGS.deny_socket_fds,
+        description="Whether a program with an [[app]] that blocks is refused sockets that"
+        " another process hands it.",
+    )
     script_timeout: Annotated[int, Field(ge=1, le=86400)] = Field(
         _SETTINGS.script_timeout, description="Seconds after which a hook script is ended."
     )

@@ -19,6 +19,7 @@ class Hook(StrEnum):
     ACCEPT = "accept"  # a peer's handshake is done
     RECVMSG = "recvmsg"
     EXISTING = "existing"  # none: the socket is older than all of them
+    RECEIVE = "receive"  # another process hands over a socket
 
 
 class IdentityFlag(IntFlag):

@@ -44,6 +44,7 @@ def compile_policy(policy: Policy, resolution: Resolution) -> Tables:
     return Tables(
         mode=policy.settings.mode,
         unconfigured_actions=policy.settings.unconfigured_actions,
+        deny_socket_fds=policy.settings.deny_socket_fds,
         apps=tuple(apps),
         nets=nets,
         selectors=tuple(_selectors(policy)),

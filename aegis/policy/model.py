@@ -180,6 +180,7 @@ class Settings:
     unconfigured_actions: Actions = Actions(log=True, notify=True)
     inbound: bool = True
     sever_existing: bool = False
+    deny_socket_fds: bool = False
     script_timeout: int = 30
     script_jobs: int = 4
     script_queue: int = 1000

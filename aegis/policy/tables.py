@@ -81,6 +81,7 @@ class Tables:
 
     mode: Mode
     unconfigured_actions: Actions
+    deny_socket_fds: bool
     apps: tuple[App, ...]  # [0] is the whitelist and every unconfigured program
     nets: Mapping[Net, Ports]
     selectors: tuple[Selector, ...]

@@ -141,8 +141,10 @@ def test_any_table_may_stand_in_any_file(etc: Etc) -> None:
     etc.drop_in(
         "20-b.toml", '[global]\nmode = "observe"\n[whitelist]\nports = ["443"]\nprograms = ["b"]'
     )
+    etc.drop_in("30-c.toml", "[global]\ndeny_socket_fds = true")
     policy = etc.load().policy
     assert policy.settings.detent == 2
+    assert policy.settings.deny_socket_fds is True
     assert policy.settings.mode is Mode.OBSERVE
     assert [e.text for e in policy.whitelist.ips] == ["10.0.0.0/8", "192.0.2.0/24"]
     assert [e.text for e in policy.whitelist.ports] == ["80", "443"]

@@ -87,6 +87,7 @@ def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
         unconfigured_actions=Actions(log=True, notify=True),
         inbound=True,
         sever_existing=False,
+        deny_socket_fds=False,
         script_timeout=30,
         script_jobs=4,
         script_queue=1000,

@@ -134,7 +134,9 @@ def test_the_whitelist_is_app_0() -> None:
         unconfigured_actions=KILL,
         detent=7,
         mode=Mode.OBSERVE,
+        deny_socket_fds=True,
     )
+    assert made.deny_socket_fds and not tables().deny_socket_fds
     white = made.apps[0]
     assert (white.rule, white.actions, white.detent) == (None, KILL, 7)
     assert (made.mode, made.unconfigured_actions) == (Mode.OBSERVE, KILL)
