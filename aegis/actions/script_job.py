@@ -168,7 +168,8 @@ async def _ended(pid: int, limit: float) -> bool:
     pidfd = os.pidfd_open(pid)
     loop.add_reader(pidfd, ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), limit)
+        async with asyncio.timeout(limit):  # wait_for() loses a cancellation (before 3.12)
+            await ended.wait()
     except TimeoutError:
         return False
     finally:

@@ -2,7 +2,6 @@
 """Notifications, to a real web server: how many, what they hold, and when it fails."""
 
 import asyncio
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -247,13 +246,31 @@ def test_the_sender_has_no_rights_and_no_environment(
     assert "does not know this kind of URL" in sending.told.notices[0][1]
 
 
-def test_without_apprise_its_targets_fail_clearly(sending: Sending, webhook: Webhook) -> None:
-    if importlib.util.find_spec("apprise") is not None:
-        pytest.skip("apprise is installed")
+def test_without_apprise_its_targets_fail_clearly(
+    sending: Sending, script_dir: Path, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = script_dir / "child.py"
+    missing = 'import sys\nsys.modules["apprise"] = None\n'
+    child.write_text(missing + Path(notify_module._CHILD).read_text())
+    script_dir.chmod(0o755)
+    monkeypatch.setattr(notify_module, "_CHILD", str(child))
     sending.write("slack://SECRET", webhook.url)
     sending.run(of())
     assert len(webhook.received) == 1
     assert "(slack) failed: apprise is not installed" in sending.told.notices[0][1]
+
+
+def test_apprise_sends_what_it_knows(sending: Sending, webhook: Webhook) -> None:
+    """The real one: its kind of JSON to a web server, and a kind that nobody knows."""
+    pytest.importorskip("apprise")
+    url = webhook.url.replace("http://", "json://")
+    sending.write(url, "nosuchkind://SECRET")
+    sending.run(of())
+    [body] = webhook.received
+    assert body["title"].endswith("curl -> 192.0.2.7:443/tcp")
+    assert "curl -s https://192.0.2.7/" in body["message"]
+    assert sending.outcomes == {"sent": 1, "retried": 2, "failed": 1}
+    assert "does not know this kind of URL" in sending.told.notices[0][1]
 
 
 def test_close_gives_up_what_is_not_sent(
