@@ -125,7 +125,8 @@ class Existing:
         told = set()
         for one in sorted(reported, key=lambda one: one.held.start_boot_ns):
             program = (one.proc["device"], one.proc["inode"], one.answer["app"])
-            if one.answer["silent"] or program in told:  # its workers share it
+            # What was cut is told in any case; its workers share it.
+            if (one.answer["silent"] and not severed) or program in told:
                 continue
             told.add(program)
             verdict = one.verdict

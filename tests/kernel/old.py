@@ -12,6 +12,7 @@ import pytest
 from tests.kernel.agent import Agent
 from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4, REMOTE4_OTHER, Network
+from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Programs
 from tests.kernel.settings import PATIENCE
 from tests.kernel.workshop import Workshop
@@ -141,6 +142,7 @@ class Scene:
         self.server = OldServer(network)
         self._begun: list[subprocess.Popen[str]] = []
         self._agent: Agent | None = None
+        self.policy: PolicyFile | None = None
 
     def tcp(self, name: str, port: int, address: str = REMOTE4, *wrapper: str | Path) -> Old:
         """ncat called *name*, connected."""
@@ -183,7 +185,7 @@ class Scene:
     ) -> Agent:
         """Start the agent and wait for its sweep."""
         policy = POLICY.format(mode=mode, sever=sever)
-        self._agent, _ = self.agents.start(policy, wrapper=wrapper)
+        self._agent, self.policy = self.agents.start(policy, wrapper=wrapper)
         self._agent.wait_event(aegis__notice="existing-checked")
         return self._agent
 

@@ -13,7 +13,7 @@ import pytest
 from tests.kernel.agent import Agent, Event, field
 from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4, REMOTE6, Network
-from tests.kernel.old import OFF, ON, OURS, Old, Scene
+from tests.kernel.old import OFF, ON, OURS, POLICY, Old, Scene
 from tests.kernel.programs import Programs
 from tests.kernel.workshop import Workshop
 
@@ -169,6 +169,22 @@ def test_detent_holds_over_a_restart_of_the_agent(scene: Scene) -> None:
     agent.wait_event(since, aegis__notice="existing-checked")
     assert agent.settled_events(since, process__pid=off.pid) == []
     assert agent.status()["agent"]["existing"]["off_the_map"] == 1
+
+
+def test_what_is_closed_is_told_whatever_the_detent(scene: Scene) -> None:
+    """It was reported by an earlier agent; that it is gone now is news."""
+    off = scene.tcp("old-client", OFF)
+    agent = scene.govern()
+    the_event(agent, off)
+    agent.stop()
+    assert scene.policy is not None
+    scene.policy.replace(POLICY.format(mode="enforce", sever="true"))
+    since = agent.mark()
+    agent.start()
+    agent.wait_event(since, aegis__notice="existing-checked")
+    [event] = agent.settled_events(since, process__pid=off.pid)
+    assert field(event, "aegis.verdict") == "blocked"
+    assert not off.is_connected()
 
 
 def came_in(events: list[Event]) -> dict[tuple[str, bool], Event]:
