@@ -39,7 +39,7 @@ class Tier:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drill:
+class Drill:
     """*act* is harmless, and makes the program that counts at *index* run in this process."""
 
     index: int
@@ -66,11 +66,11 @@ def _hand_over_nothing() -> None:
 
 
 # Object -> its programs.
-OBJECTS: Mapping[str, Mapping[str, _Drill]] = {
-    TRACING: {"aegis_kill_marked": _Drill(lib.AEGIS_OPTIONAL_KILL_MARKED, _connect_nowhere)},
+OBJECTS: Mapping[str, Mapping[str, Drill]] = {
+    TRACING: {"aegis_kill_marked": Drill(lib.AEGIS_OPTIONAL_KILL_MARKED, _connect_nowhere)},
     LSM: {
-        "aegis_socket_create": _Drill(lib.AEGIS_OPTIONAL_SOCKET_CREATE, _make_socket),
-        "aegis_file_receive": _Drill(lib.AEGIS_OPTIONAL_FILE_RECEIVE, _hand_over_nothing),
+        "aegis_socket_create": Drill(lib.AEGIS_OPTIONAL_SOCKET_CREATE, _make_socket),
+        "aegis_file_receive": Drill(lib.AEGIS_OPTIONAL_FILE_RECEIVE, _hand_over_nothing),
     },
 }
 
@@ -115,7 +115,7 @@ class Tiers:
                 self._enter_cgroup(programs)
             for program, drill in OBJECTS[name].items():
                 self._links[program] = programs.attach_tracing(program)
-                self._see_running(program, drill)
+                see_running(self._main, program, drill)
         finally:
             programs.close()  # a link keeps its program
         for program in OBJECTS[name]:
@@ -129,16 +129,6 @@ class Tiers:
             programs.set_cgroup("place", directory)
         finally:
             os.close(directory)
-
-    def _see_running(self, program: str, drill: _Drill) -> None:
-        table, key = self._main.maps["self_tests"], index_key(drill.index)
-        row = layout("aegis_self_test")
-        table.put(key, row.pack(tgid=os.getpid()))
-        drill.act()
-        runs = row.unpack(table.get(key) or b"")["runs"]
-        table.put(key, row.pack())
-        if not runs:
-            raise KernelError(f"{program} was loaded and attached, but does not run")
 
     def _drop(self, name: str) -> None:
         for program in OBJECTS[name]:
@@ -157,6 +147,21 @@ class Tiers:
         for fd in self._links.values():
             os.close(fd)
         self._links.clear()
+
+
+def see_running(main: BpfObject, program: str, drill: Drill) -> None:
+    """Return once *program*, attached, was seen to run in this process.
+
+    :raises KernelError: when it is not.
+    """
+    table, key = main.maps["self_tests"], index_key(drill.index)
+    row = layout("aegis_self_test")
+    table.put(key, row.pack(tgid=os.getpid()))
+    drill.act()
+    runs = row.unpack(table.get(key) or b"")["runs"]
+    table.put(key, row.pack())
+    if not runs:
+        raise KernelError(f"{program} was loaded and attached, but does not run")
 
 
 def lacking_lsm(active: Path = ACTIVE_LSMS) -> str:

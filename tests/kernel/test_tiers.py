@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from aegis.bpf.tiers import ACTIVE_LSMS, IN_HOOK, LSM, NAMES, TRACING
+from aegis.bpf.object import BpfObject
+from aegis.bpf.tiers import (
+    ACTIVE_LSMS,
+    IN_HOOK,
+    LSM,
+    NAMES,
+    TRACING,
+    Drill,
+    see_running,
+)
+from aegis.errors import KernelError
 from tests.kernel.agent import Agent, field
 from tests.kernel.cgroup import ScratchCgroup
 from tests.kernel.conftest import Agents
@@ -100,6 +110,16 @@ def test_every_kernel_of_the_matrix_has_every_tier(house: House) -> None:
     assert tiers[TRACING]["reason"] in {"", refused, f"not needed: {IN_HOOK} does its work"}
     said = tiers[LSM]["reason"]
     assert said in {"", refused} or said.startswith(f"bpf is not in {ACTIVE_LSMS}: ")
+
+
+def test_a_program_that_never_runs_is_not_counted_on() -> None:
+    """As an LSM program where the BPF LSM is not active: loaded, attached, and no more."""
+    main = BpfObject()
+    try:
+        with pytest.raises(KernelError, match="aegis_idle was loaded and attached, but does not"):
+            see_running(main, "aegis_idle", Drill(0, lambda: None))
+    finally:
+        main.close()
 
 
 @pytest.mark.parametrize("how", HOWS)
