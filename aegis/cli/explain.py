@@ -16,8 +16,18 @@ from aegis.config.texts import SOCKETS
 from aegis.events.text import json_text, printable
 from aegis.names import NameBook, names_in, read_hosts, read_resolvers, resolve
 from aegis.policy.explain import Explanation, explain
+from aegis.policy.killing import is_never_killed
 from aegis.policy.match import match_rule
-from aegis.policy.model import Direction, Flow, Policy, Protocol, Reason, Resolution
+from aegis.policy.model import (
+    Decision,
+    Direction,
+    Flow,
+    Identity,
+    Policy,
+    Protocol,
+    Reason,
+    Resolution,
+)
 from aegis.policy.sentences import destination, outcome
 
 _DESCRIPTION = """\
@@ -96,8 +106,9 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_policy(args.config, check_trust=args.config == MAIN_FILE)
     subject = _subject(args)
     resolution, notes = asyncio.run(_resolve(loaded.policy, subject))
-    subject = replace(subject, notes=(*subject.notes, *notes))
     answer = explain(loaded.policy, resolution, subject.identity, flow)
+    notes += _spared(loaded.policy, answer.decision, subject.identity)
+    subject = replace(subject, notes=(*subject.notes, *notes))
     if args.json:
         print(json.dumps(_as_json(answer, subject, flow), indent=2))
     else:
@@ -177,6 +188,13 @@ async def _resolve(policy: Policy, subject: Subject) -> tuple[Resolution, list[s
             notes.append(f"{places[0]}: {name} allows nothing: {answer.error}")
         notes += book.update(name, answer.addresses, 0)
     return book.resolution(), notes
+
+
+def _spared(policy: Policy, decision: Decision, identity: Identity) -> list[str]:
+    listed, path = policy.settings.never_kill, identity.path or identity.exe or ""
+    if decision.actions.kill and is_never_killed(path, listed, trusted=identity.trusted):
+        return ["[global] never_kill lists it: it is blocked and not killed"]
+    return []
 
 
 def _print_text(answer: Explanation, subject: Subject, flow: Flow) -> None:

@@ -8,6 +8,7 @@ from aegis.config.lint_rule import describe, lint_entries, lint_rule, lint_shado
 from aegis.config.load import Loaded
 from aegis.config.problem import Problem, Problems, in_order
 from aegis.config.programs import is_interpreter, is_loader
+from aegis.policy.killing import is_never_killed
 from aegis.policy.model import Entry, Rule, Where, Whitelist
 
 _Warning = tuple[Where, str, str]
@@ -39,6 +40,7 @@ def _warnings(loaded: Loaded) -> Iterator[_Warning]:
         message = f"can never match: {later.where} matches all of it, and comes later"
         yield loaded.place(rule.where, "cmdline"), "app.cmdline", message
     yield from _lint_whitelisted_rules(loaded)
+    yield from _lint_never_killed(loaded)
 
 
 def _lint_whitelist(whitelist: Whitelist) -> Iterator[_Warning]:
@@ -74,6 +76,17 @@ def _lint_settings(loaded: Loaded) -> Iterator[_Warning]:
             "global.unconfigured_actions",
             "refuses every program without an [[app]], the resolver and the package manager too",
         )
+
+
+def _lint_never_killed(loaded: Loaded) -> Iterator[_Warning]:
+    """A kill that can only ever be a block: one of the two was not meant."""
+    listed = loaded.policy.settings.never_kill
+    for rule in loaded.policy.rules:
+        want = rule.selectors
+        program = want.path or want.exe
+        if rule.actions.kill and program and is_never_killed(program, listed, trusted=True):
+            message = f"blocks only: {loaded.settings_places['never_kill']} lists {program}"
+            yield loaded.place(rule.where, "actions"), "app.actions", f'"kill" {message}'
 
 
 def _lint_whitelisted_rules(loaded: Loaded) -> Iterator[_Warning]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``never_kill``, ``kill_tree`` and ``kill_budget``: from the file to the actions of a rule."""
 
+from aegis.config.lint import lint
 from aegis.policy.model import Actions
 from tests.config.conftest import Etc
 
@@ -46,3 +47,12 @@ def test_a_symlink_in_never_kill_means_what_it_leads_to(etc: Etc) -> None:
     assert etc.load().policy.settings.never_kill == (f"{etc.top}/real",)
     [warning] = etc.warnings()
     assert "global.never_kill" in warning and "symbolic link" in warning
+
+
+def test_a_kill_that_never_kill_forbids_is_a_warning(etc: Etc) -> None:
+    rules = '\n[[app]]\nexe = "a"\nactions = ["kill"]\n[[app]]\nexe = "b"\nactions = ["kill"]\n'
+    etc.main(rules, never_kill='["b"]')
+    found = [etc.bare(str(problem)) for problem in lint(etc.load())]
+    assert [text for text in found if "never" in text or "blocks only" in text] == [
+        'aegis.toml:11:1: app.actions: "kill" blocks only: aegis.toml:4 lists b'
+    ]

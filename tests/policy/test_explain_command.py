@@ -268,3 +268,12 @@ def test_what_cannot_be_listened_on_or_made_is_said(
     with pytest.raises(SystemExit):
         main(["explain", "-c", str(config), "--exe", "x", text])
     assert text.split(":")[1] in capsys.readouterr().err
+
+
+def test_never_kill_is_said_where_a_rule_would_kill(ask: Ask, config: Path) -> None:
+    """What is listed is blocked all the same, and explain must not promise more."""
+    note = "[global] never_kill lists it: it is blocked and not killed"
+    assert note not in ask("--exe", "telegraf", "192.0.2.7:25")["notes"]
+    config.write_text(f'[global]\nnever_kill = ["telegraf"]\n{POLICY}')
+    assert note in ask("--exe", "telegraf", "192.0.2.7:25")["notes"]
+    assert note not in ask("--exe", "telegraf", "192.0.2.7:8086")["notes"]
