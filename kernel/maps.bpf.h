@@ -58,6 +58,7 @@ AEGIS_MAP(peers, BPF_MAP_TYPE_LRU_HASH, struct aegis_peer_key, struct aegis_peer
 /* Not allocated beforehand: a quiet host needs none of its 8 MiB. */
 AEGIS_MAP(history, BPF_MAP_TYPE_HASH, struct aegis_history_key, struct aegis_history,
 	  AEGIS_HISTORY_MAX, BPF_F_NO_PREALLOC);
+AEGIS_MAP(slots, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_slot, 2 * AEGIS_SLOTS, 0);
 AEGIS_MAP(epoch, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_epoch, 1, 0);
 AEGIS_MAP(programs, BPF_MAP_TYPE_HASH, struct aegis_program, __u32,
 	  AEGIS_PROGRAMS_MAX, BPF_F_NO_PREALLOC);

@@ -99,6 +99,19 @@ struct aegis_history {
 	__u64 last_jiffies;
 };
 
+enum aegis_slot_state {
+	AEGIS_SLOT_FREE = 0,
+	AEGIS_SLOT_CLAIMED = 1,		/* being filled in */
+	AEGIS_SLOT_READY = 2,
+};
+
+/* A sum that is found without a search: the first flow that comes to it has it for the epoch. */
+struct aegis_slot {
+	struct aegis_history_key key;
+	struct aegis_history sum;
+	__u64 state;			/* enum aegis_slot_state */
+};
+
 /* Written by the agent: decided = taken + counts in epochs from *untaken* on + history_lost. */
 struct aegis_epoch {
 	__u64 taken;			/* decisions of all epochs before *untaken*: safe in user space */

@@ -33,6 +33,7 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "owners": ("u64", "aegis_owner"),
     "peers": ("aegis_peer_key", "aegis_peer"),
     "history": ("aegis_history_key", "aegis_history"),
+    "slots": (None, "aegis_slot"),
     "epoch": (None, "aegis_epoch"),
     "programs": ("aegis_program", None),
     "program_count": (None, None),

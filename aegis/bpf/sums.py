@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aegis._bpf import lib
+from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout, text_of
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.ring import DIRECTION_NAMES, VERDICTS
@@ -20,7 +21,7 @@ from aegis.events.event import IdentityFlag
 from aegis.events.facts import Program, Sum
 
 ROOM_FOR = lib.AEGIS_PROGRAMS_MAX // 2  # programs; above, those that are safe are deleted
-SUM_MAPS = ("history", "programs", "epoch")
+SUM_MAPS = ("history", "slots", "programs", "epoch")
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class KernelSums:
     """The ``SUM_MAPS`` among *maps*; used by one thread at a time."""
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
-        self._sums, self._programs, self._epoch = (maps[name] for name in SUM_MAPS)
-        self._closed = b""  # keys
+        self._sums, self._slots, self._programs, self._epoch = (maps[name] for name in SUM_MAPS)
+        self._closed: tuple[bytes, list[int]] = (b"", [])  # keys of sums, numbers of slots
         self._numbered = b""
 
     @property
@@ -57,37 +58,46 @@ class KernelSums:
 
     def read_closed(self) -> list[Sum]:
         """The sums of every epoch but the current one."""
-        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX, skip=self.epoch().current)
-        self._closed = keys
+        current = self.epoch().current
+        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX, skip=current)
         rows = zip(_rows("aegis_history_key", keys), _rows("aegis_history", values), strict=True)
-        return [
-            Sum(
-                epoch, program, DIRECTION_NAMES[direction], protocol, VERDICTS[verdict],
-                b"" if is_socket else addr, port,
-                count, reports, first, last,
-            )
-            for (epoch, program, port, direction, protocol, verdict, is_socket, _, addr),
-                (count, reports, first, last, _) in rows
-        ]  # fmt: skip
+        slots = {number: row for number, row in self._used_slots() if row[0] != current}
+        self._closed = (keys, list(slots))
+        # A slot is a key, a sum and its state.
+        return [_sum(key + value) for key, value in rows] + [
+            _sum(row[:-1]) for row in slots.values()
+        ]
 
     def delete_closed(self, count: int) -> None:
         """Delete what ``read_closed`` returned; *count* of its decisions were not taken before."""
         now = self.epoch()
         self._put(Epoch(now.taken + count, now.current, now.current))
-        self._sums.clear(self._closed)
-        self._closed = b""
+        keys, slots = self._closed
+        self._sums.clear(keys)
+        free = bytes(layout("aegis_slot").size)
+        self._slots.fill([(index_key(number), free) for number in slots])
+        self._closed = (b"", [])
 
     def kept(self) -> dict[str, int]:
         """How many decisions were "taken" out, and how many are "pending" in the kernel."""
         while True:
             now = self.epoch()
             keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX)
-            rows = zip(
-                _rows("aegis_history_key", keys), _rows("aegis_history", values), strict=True
+            counts = (value[0] for value in _rows("aegis_history", values))
+            epochs = (key[0] for key in _rows("aegis_history_key", keys))
+            pending = sum(
+                n for n, epoch in zip(counts, epochs, strict=True) if epoch >= now.untaken
             )
-            pending = sum(value[0] for key, value in rows if key[0] >= now.untaken)
+            in_slot = layout("aegis_slot").names.index("sum.count")
+            pending += sum(row[in_slot] for _, row in self._used_slots() if row[0] >= now.untaken)
             if self.epoch() == now:  # else some went from the one to the other meanwhile
                 return {"taken": now.taken, "pending": pending}
+
+    def _used_slots(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Number and row of each slot that is taken."""
+        numbers, values = self._slots.read(2 * lib.AEGIS_SLOTS)
+        rows = zip(struct.iter_unpack("=I", numbers), _rows("aegis_slot", values), strict=True)
+        return ((number, row) for (number,), row in rows if row[-1] == lib.AEGIS_SLOT_READY)
 
     def programs(self) -> dict[int, Program]:
         """Every program that has a number."""
@@ -118,3 +128,13 @@ class KernelSums:
 
 def _rows(name: str, data: bytes) -> Iterator[tuple[Any, ...]]:
     return layout(name).struct.iter_unpack(data)
+
+
+def _sum(row: tuple[Any, ...]) -> Sum:
+    """From ``struct aegis_history_key`` and then ``struct aegis_history``."""
+    epoch, program, port, direction, protocol, verdict, is_socket, _, addr, *rest = row
+    count, reports, first, last, _ = rest
+    return Sum(
+        epoch, program, DIRECTION_NAMES[direction], protocol, VERDICTS[verdict],
+        b"" if is_socket else addr, port, count, reports, first, last,
+    )  # fmt: skip

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from aegis._bpf import lib
+from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import Map
 from aegis.bpf.object import BpfObject
@@ -44,15 +46,24 @@ class House:
         self.decided = self.sums.epoch().taken
 
     def decide(self, port: int, times: int = 1) -> None:
-        """As the kernel would add it up."""
-        key = layout("aegis_history_key").pack(
-            epoch=self.sums.epoch().current, program=1, port=port, protocol=6, addr=bytes(15) + b"1"
-        )
-        made = layout("aegis_history")
-        old = self.loaded.maps["history"].get(key)
-        count = times + (made.unpack(old)["count"] if old else 0)
-        row = made.pack(count=count, first_boot_ns=1000, last_boot_ns=2000)
-        self.loaded.maps["history"].put(key, row)
+        """As the kernel would add it up: above 100 in a slot, else in the table."""
+        epoch = self.sums.epoch().current
+        made = layout("aegis_slot")
+        key: dict[str, int | bytes] = {"epoch": epoch, "program": 1, "port": port}
+        key |= {"protocol": 6, "addr": bytes(15) + b"1"}
+        sums = {"count": times, "first_boot_ns": 1000, "last_boot_ns": 2000}
+        if port > 100:
+            table = self.loaded.maps["slots"]
+            place = index_key((epoch & 1) * lib.AEGIS_SLOTS + port)
+            sums["count"] += made.unpack(table.get(place) or bytes(made.size))["sum.count"]
+            parts = {f"key.{name}": value for name, value in key.items()}
+            parts |= {f"sum.{name}": value for name, value in sums.items()}
+            table.put(place, made.pack(**parts, state=lib.AEGIS_SLOT_READY))
+        else:
+            table, made = self.loaded.maps["history"], layout("aegis_history")
+            place = layout("aegis_history_key").pack(**key)
+            sums["count"] += made.unpack(table.get(place) or bytes(made.size))["count"]
+            table.put(place, made.pack(**sums))
         self.decided += times
 
     def agent(self) -> Recorder:
@@ -108,6 +119,7 @@ def test_an_agent_killed_at_any_step_loses_and_doubles_nothing(
 ) -> None:
     """The next agent takes over; each decision is in history once."""
     house.decide(443, times=5)
+    house.decide(53)
     real = getattr(owner, step)
 
     def crash(*args: object, **words: object) -> None:
@@ -123,7 +135,7 @@ def test_an_agent_killed_at_any_step_loses_and_doubles_nothing(
     house.assert_balanced()
     house.record()
     house.record()  # what came after the crash was of a later epoch
-    assert {port: fact.decisions for port, fact in house.facts().items()} == {443: 7}
+    assert {port: fact.decisions for port, fact in house.facts().items()} == {443: 7, 53: 1}
     assert house.sums.kept()["pending"] == 0
     house.assert_balanced()
 
