@@ -28,17 +28,21 @@ static __always_inline bool is_spared(void)
  * One kill more in this minute, if it is within the budget: not everything may
  * die of a bad rule, also while nobody reads the events. The agent counts ours too.
  */
-static __always_inline bool
-take_from_budget(struct aegis_host *host_, const struct aegis_config *config, __u64 now)
+static __always_inline bool take_from_budget(const struct aegis_config *config, __u64 now)
 {
-	__u64 begun = READ_ONCE(host_->budget_boot_ns);
+	__u32 zero = 0;
+	struct aegis_budget *spent = bpf_map_lookup_elem(&budget, &zero);
+	__u64 begun;
 
-	if (now - begun >= BUDGET_NS &&
-	    __sync_val_compare_and_swap(&host_->budget_boot_ns, begun, now) == begun)
-		WRITE_ONCE(host_->kills, 0);
-	if (READ_ONCE(host_->kills) >= config->kill_budget)
+	if (!spent)
 		return false;
-	return __sync_fetch_and_add(&host_->kills, 1) < config->kill_budget;
+	begun = READ_ONCE(spent->begun_boot_ns);
+	if (now - begun >= BUDGET_NS &&
+	    __sync_val_compare_and_swap(&spent->begun_boot_ns, begun, now) == begun)
+		WRITE_ONCE(spent->kills, 0);
+	if (READ_ONCE(spent->kills) >= config->kill_budget)
+		return false;
+	return __sync_fetch_and_add(&spent->kills, 1) < config->kill_budget;
 }
 
 /*
@@ -58,7 +62,7 @@ kill_current(struct aegis_proc *proc, const struct aegis_config *config, const s
 	if (!host_ || (!settings.can_signal &&
 		       (host_->kill != AEGIS_KILL_TRACING || !proc->start_boot_ns)))
 		return AEGIS_KILL_AGENT;
-	if (!take_from_budget(host_, config, now))
+	if (!take_from_budget(config, now))
 		return AEGIS_KILL_AGENT;
 	if (settings.can_signal)
 		return bpf_send_signal(SIGKILL) ? AEGIS_KILL_AGENT : AEGIS_KILL_HOOK;

@@ -65,6 +65,7 @@ AEGIS_MAP(programs, BPF_MAP_TYPE_HASH, struct aegis_program, __u32,
 AEGIS_MAP(program_count, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);	/* numbers given out */
 AEGIS_MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct aegis_counters, 1, 0);
 AEGIS_MAP(host, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_host, 1, 0);
+AEGIS_MAP(budget, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_budget, 1, 0);
 AEGIS_MAP(spared, BPF_MAP_TYPE_HASH, __u32, struct aegis_spared, AEGIS_SPARED_MAX, 0);
 AEGIS_MAP(self_tests, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_self_test, AEGIS_OPTIONAL_MAX, 0);
 AEGIS_MAP(seeding, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_proc, 1, 0);	/* too big for a stack */

@@ -177,9 +177,15 @@ struct aegis_held {
 struct aegis_host {
 	__u64 root_dentry;		/* 0: the agent is in a chroot, or not learnt yet */
 	__u64 cgroup_id;		/* where the hooks are attached */
-	__u64 budget_boot_ns;		/* when the kernel's minute of kills began */
-	__u32 kills;			/* in it */
 	__u32 kill;			/* enum aegis_kill: the best that works */
+	__u32 pad;
+};
+
+/* The kernel's own, apart: what the agent writes it reads back. */
+struct aegis_budget {
+	__u64 begun_boot_ns;		/* the minute that kills are counted in */
+	__u32 kills;			/* in it */
+	__u32 pad;
 };
 
 /* A question to the judge program: the same code as the hooks, outside of them. */

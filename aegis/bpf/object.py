@@ -39,6 +39,7 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "program_count": (None, None),
     "counters": (None, "aegis_counters"),
     "host": (None, "aegis_host"),
+    "budget": (None, "aegis_budget"),
     "judgements": (None, "aegis_judge"),
     "spared": (None, "aegis_spared"),
     "self_tests": (None, "aegis_self_test"),
