@@ -279,8 +279,11 @@ int aegis_socket(struct bpf_sock *ctx)
 
 /* ---- the judge: for the differential proof, and for sockets older than the hooks ---- */
 
-/* What was not refused is silenced by itself: the first refusal must be told. */
-static __always_inline bool
+/*
+ * What was not refused is silenced by itself: the first refusal must be told. Not inlined:
+ * classify() and this must not share the 512 bytes of stack.
+ */
+static __noinline bool
 is_old_news(struct aegis_proc *proc, struct decision *d, const struct flow *flow)
 {
 	struct aegis_detent_key key = {};
