@@ -5,6 +5,8 @@ import asyncio
 from email import message_from_string
 from pathlib import Path
 
+import pytest
+
 from tests.actions.conftest import Write
 from tests.actions.hooks import Hooks
 from tests.actions.webhook import Webhook
@@ -26,15 +28,30 @@ def test_slack_gets_one_message_without_markup_of_the_attacker(
     assert "&lt;!channel&gt; \ufffd" in message["text"] and "3 times" in message["text"]
 
 
-def test_mail_root_sends_one_mail(hooks: Hooks, write_script: Write, tmp_path: Path) -> None:
-    sendmail = tmp_path / "sendmail"
-    sendmail.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/args\ncat >{tmp_path}/mail\n')
-    sendmail.chmod(0o755)
+FAKE = '#!/bin/sh\necho "$0 $*" >>PLACE/said\n'
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_mail_root_sends_one_mail(
+    hooks: Hooks, write_script: Write, tmp_path: Path, systemd: bool
+) -> None:
+    """Under systemd by a service of its own: that of Aegis may not write to a spool."""
     text = (EXAMPLES / "mail-root").read_text()
-    write_script("mail-root", text.replace("/usr/sbin/sendmail", str(sendmail)))
+    for path, then in (
+        ("/usr/sbin/sendmail", f"cat >{tmp_path}/mail"),
+        ("/usr/bin/systemd-run", 'shift 4; exec "$@"'),
+    ):
+        fake = tmp_path / Path(path).name
+        fake.write_text(FAKE.replace("PLACE", str(tmp_path)) + then)
+        fake.chmod(0o755)
+        text = text.replace(path, str(fake))
+    running = tmp_path if systemd else tmp_path / "none"
+    write_script("mail-root", text.replace("/run/systemd/system", str(running)))
     hooks.run(argv=("x", "\nBcc: evil@example.org\n", "$(id)"))
     hooks.notice("script-finished")
-    assert (tmp_path / "args").read_text() == "-i root\n"
+    said = (tmp_path / "said").read_text().replace(f"{tmp_path}/", "").splitlines()
+    through = "systemd-run --quiet --collect --wait --pipe sendmail -i root"
+    assert said == ([through, "sendmail -i root"] if systemd else ["sendmail -i -odi root"])
     mail = message_from_string((tmp_path / "mail").read_text())
     assert mail.keys() == ["To", "Subject", "Content-Type"]
     assert "blocked" in mail["Subject"]
