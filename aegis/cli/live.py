@@ -53,6 +53,17 @@ def format_record(record: Record, width: int = WIDTH, *, colour: bool = False) -
     return [_line(parts, width, colour=colour) for parts in lines]
 
 
+def one_line(record: Record) -> str:
+    """Return *record* as a single line of any length, without the time; nothing in it can steer.
+
+    For the journal, which has times of its own.
+    """
+    wide = WIDTH * 1000
+    lines = _notice_lines(record) if _get(record, "aegis.notice") else _event_lines(record, wide)
+    first, *others = ["".join(text for text, _ in parts).strip() for parts in lines]
+    return " ".join((first.removeprefix(_clock(record)).strip(), *others))
+
+
 Part = tuple[str, str]  # text, already printable, and the name of its colour or ""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from aegis import __version__
+from aegis.cli.journal import ERROR, prefixed
 from aegis.errors import AegisError
 from aegis.events.text import printable
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         code: int = arguments.run(arguments)
     except AegisError as error:
         for line in str(error).splitlines():
-            print(f"aegis: {printable(line)}", file=sys.stderr)
+            print(prefixed(f"aegis: {printable(line)}", ERROR, sys.stderr), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from aegis.agent import Agent, Options
 from aegis.bpf.pins import all_pins
-from aegis.cli.live import LiveView
+from aegis.cli.journal import NOTICE, is_journal, prefixed, priority_of
+from aegis.cli.live import LiveView, one_line
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
 from aegis.config.load import MAIN_FILE
 from aegis.events.ecs import Record, to_json_line
@@ -55,6 +56,7 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
+        self._journal = is_journal(sys.stdout)
         self._view = LiveView(sys.stdout)
         self._gone = False
 
@@ -67,6 +69,8 @@ class Output:
     def _write(self, record: Record) -> None:
         if self._json:
             sys.stdout.write(to_json_line(record) + "\n")
+        elif self._journal:
+            sys.stdout.write(f"<{priority_of(record)}>{one_line(record)}\n")
         else:
             self._view.show(record)
 
@@ -83,7 +87,7 @@ class Output:
 def say(line: str) -> None:
     """One or more lines for the administrator, on stderr."""
     for part in line.splitlines():
-        print(printable(part), file=sys.stderr, flush=True)
+        print(prefixed(printable(part), NOTICE, sys.stderr), file=sys.stderr, flush=True)
 
 
 def run(args: argparse.Namespace) -> int:
