@@ -27,6 +27,7 @@ from aegis.policy.targets import Target, parse_targets
 from aegis.trust import ROOTS
 
 BACKOFF_S = (5.0, 30.0, 180.0)
+REST_S = 4.0  # of a target that failed; less than the first of BACKOFF_S
 CHILD_S = 30.0
 PENDING_MAX = 64  # messages being sent, or waiting to be sent again
 _CHILDREN = 2  # at once
@@ -50,6 +51,7 @@ class Notifier:
         self._places = asyncio.Semaphore(_CHILDREN)
         self._over: Counter[str] = Counter()  # events for the digest, by rule
         self._digest: asyncio.TimerHandle | None = None
+        self._resting: dict[str, tuple[float, str]] = {}  # targets, until when and why
         self._own: dict[int, float] = {}  # children → when they are forgotten
         self._begin_windows(settings)
 
@@ -163,9 +165,24 @@ class Notifier:
     async def _try(
         self, message: Message, targets: list[Target], account: Account | None
     ) -> dict[str, str]:
-        """Return those of *targets* that failed, and why."""
-        if not targets:
-            return {}
+        """Return those of *targets* that failed, and why.
+
+        Who failed a moment ago is not asked: all that do not answer would keep
+        the places of those that do.
+        """
+        async with self._places:
+            now = time.monotonic()
+            self._resting = {key: rest for key, rest in self._resting.items() if rest[0] > now}
+            resting = {t.key: self._resting[t.key][1] for t in targets if t.key in self._resting}
+            asked = [target for target in targets if target.key not in resting]
+            failed = await self._ask(message, asked, account) if asked else {}
+        until = time.monotonic() + REST_S
+        self._resting |= {key: (until, reason) for key, reason in failed.items()}
+        return {**resting, **failed}
+
+    async def _ask(
+        self, message: Message, targets: list[Target], account: Account | None
+    ) -> dict[str, str]:
         request = {
             "targets": {target.key: target.url for target in targets},
             "message": message.as_json(),
@@ -176,12 +193,11 @@ class Notifier:
             _ENV,
             account=account,
         )
-        async with self._places:
-            try:
-                result = await run_command(command, CHILD_S, self._started)
-            except OSError as error:
-                return dict.fromkeys((t.key for t in targets), error.strerror or "cannot be run")
-            self._own[result.pid] = time.monotonic() + _OWN_S
+        try:
+            result = await run_command(command, CHILD_S, self._started)
+        except OSError as error:
+            return dict.fromkeys((t.key for t in targets), error.strerror or "cannot be run")
+        self._own[result.pid] = time.monotonic() + _OWN_S
         answers = _parse_answers(result.output)
         answers = {t.key: answers.get(t.key, "the sender did not finish") for t in targets}
         failed = {key: reason for key, reason in answers.items() if reason}

@@ -16,7 +16,7 @@ from aegis.events.ecs import to_ecs
 from aegis.policy.model import Notify
 from tests.actions.hooks import CONTEXT
 from tests.actions.told import Told
-from tests.actions.webhook import Webhook
+from tests.actions.webhook import Webhook, serve_webhook
 from tests.events.factory import HOSTILE, make_event
 
 Submit = Callable[[Notifier], object]
@@ -57,6 +57,7 @@ def of(**changes: Any) -> Submit:
 @pytest.fixture
 def sending(script_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Sending:
     monkeypatch.setattr(notify_module, "BACKOFF_S", (0.1, 0.2))
+    monkeypatch.setattr(notify_module, "REST_S", 0.05)
     return Sending(script_dir)
 
 
@@ -325,3 +326,25 @@ def test_a_reload_does_not_begin_a_new_window(sending: Sending, webhook: Webhook
 
     sending.run(reload_between)
     assert sending.outcomes == {"sent": 2, "digested": 1}
+
+
+def test_a_target_that_failed_does_not_keep_others_waiting(
+    sending: Sending, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a burst, it is asked for the first ones; the others get on at once."""
+    monkeypatch.setattr(notify_module, "REST_S", 60.0)
+    monkeypatch.setattr(notify_module, "BACKOFF_S", ())
+    sending.settings |= {"limit": 20, "rule_limit": 20}
+    webhook.failures = 99
+
+    def burst(notifier: Notifier) -> None:
+        for _ in range(20):
+            of()(notifier)
+
+    with serve_webhook() as fine:
+        sending.write(webhook.url, fine.url)
+        sending.run(burst)
+    assert len(fine.received) == 20
+    assert webhook.tries == 2  # as many as are sent at once
+    assert sending.outcomes == {"sent": 20, "failed": 20}
+    assert all("HTTP status 500" in notice[1] for notice in sending.told.notices)
