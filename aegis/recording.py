@@ -96,7 +96,7 @@ class Recorder:
             untaken=self._sums.epoch().current,
             offset_ns=clock_offset_ns(),
         )
-        self._sums.delete_closed(sum(one.decisions for one in closed if one.epoch >= now.untaken))
+        self._sums.delete(closed)
         self._sums.make_room()
         self._forget(self._history)
         return len(closed)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's sums of all decisions, taken out in whole epochs (``kernel/history.bpf.h``).
 
-``close_epoch`` → ``read_closed`` → keep them safe → ``delete_closed``. Who is killed
+``close_epoch`` → ``read_closed`` → keep them safe → ``delete``. Who is killed
 anywhere in between loses nothing: sums stay until they are deleted, and whoever comes
 next knows by their epoch which of them are safe already.
 """
@@ -38,7 +38,6 @@ class KernelSums:
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
         self._sums, self._slots, self._programs, self._epoch = (maps[name] for name in SUM_MAPS)
-        self._closed: tuple[bytes, list[int]] = (b"", [])  # keys of sums, numbers of slots
         self._numbered = b""
 
     @property
@@ -56,48 +55,39 @@ class KernelSums:
         self._put(replace(now, current=now.current + 1))
         check(lib.aegis_barrier(), "waiting for running programs")
 
-    def read_closed(self) -> list[Sum]:
+    def read_closed(self) -> "Sums":
         """The sums of every epoch but the current one."""
-        current = self.epoch().current
-        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX, skip=current)
-        rows = zip(_rows("aegis_history_key", keys), _rows("aegis_history", values), strict=True)
-        slots = {number: row for number, row in self._used_slots() if row[0] != current}
-        self._closed = (keys, list(slots))
-        # A slot is a key, a sum and its state.
-        return [_sum(key + value) for key, value in rows] + [
-            _sum(row[:-1]) for row in slots.values()
-        ]
+        return self._read(skip=self.epoch().current)
 
-    def delete_closed(self, count: int) -> None:
-        """Delete what ``read_closed`` returned; *count* of its decisions were not taken before."""
+    def delete(self, closed: "Sums") -> None:
+        """Delete what ``read_closed`` returned: it is safe."""
         now = self.epoch()
-        self._put(Epoch(now.taken + count, now.current, now.current))
-        keys, slots = self._closed
-        self._sums.clear(keys)
+        taken = now.taken + closed.decisions(since=now.untaken)
+        self._put(Epoch(taken, now.current, now.current))
+        self._sums.clear(closed.keys)
         free = bytes(layout("aegis_slot").size)
-        self._slots.fill([(index_key(number), free) for number in slots])
-        self._closed = (b"", [])
+        self._slots.fill([(index_key(number), free) for number in closed.places])
 
     def kept(self) -> dict[str, int]:
         """How many decisions were "taken" out, and how many are "pending" in the kernel."""
         while True:
             now = self.epoch()
-            keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX)
-            counts = (value[0] for value in _rows("aegis_history", values))
-            epochs = (key[0] for key in _rows("aegis_history_key", keys))
-            pending = sum(
-                n for n, epoch in zip(counts, epochs, strict=True) if epoch >= now.untaken
-            )
-            in_slot = layout("aegis_slot").names.index("sum.count")
-            pending += sum(row[in_slot] for _, row in self._used_slots() if row[0] >= now.untaken)
+            pending = self._read().decisions(since=now.untaken)
             if self.epoch() == now:  # else some went from the one to the other meanwhile
                 return {"taken": now.taken, "pending": pending}
 
-    def _used_slots(self) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """Number and row of each slot that is taken."""
-        numbers, values = self._slots.read(2 * lib.AEGIS_SLOTS)
-        rows = zip(struct.iter_unpack("=I", numbers), _rows("aegis_slot", values), strict=True)
-        return ((number, row) for (number,), row in rows if row[-1] == lib.AEGIS_SLOT_READY)
+    def _read(self, skip: int | None = None) -> "Sums":
+        """Those of all epochs but *skip*."""
+        size = layout("aegis_slot").size
+        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX, skip)
+        _, slots = self._slots.read(2 * lib.AEGIS_SLOTS)
+        places = [
+            place
+            for place, row in enumerate(_rows("aegis_slot", slots))
+            if row[-1] == lib.AEGIS_SLOT_READY and row[0] != skip
+        ]
+        used = b"".join(slots[place * size : (place + 1) * size] for place in places)
+        return Sums(keys, values, places, used)
 
     def programs(self) -> dict[int, Program]:
         """Every program that has a number."""
@@ -126,12 +116,41 @@ class KernelSums:
         self._epoch.put(KEY_OF_ONE, row)
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Sums as the kernel has them: tens of thousands, so they are made one by one."""
+
+    keys: bytes
+    values: bytes
+    places: list[int]  # of the slots
+    slots: bytes
+
+    def __len__(self) -> int:
+        return len(self.keys) // layout("aegis_history_key").size + len(self.places)
+
+    def __iter__(self) -> Iterator[Sum]:
+        return map(_sum, self._rows())
+
+    def decisions(self, since: int) -> int:
+        """How many there were in epochs from *since* on."""
+        counted = layout("aegis_slot").names.index("sum.count")
+        return sum(row[counted] for row in self._rows() if row[0] >= since)
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        """Of ``struct aegis_history_key`` and then ``struct aegis_history``."""
+        pairs = zip(
+            _rows("aegis_history_key", self.keys), _rows("aegis_history", self.values), strict=True
+        )
+        yield from (key + value for key, value in pairs)
+        # A slot is the same, and its state.
+        yield from (row[:-1] for row in _rows("aegis_slot", self.slots))
+
+
 def _rows(name: str, data: bytes) -> Iterator[tuple[Any, ...]]:
     return layout(name).struct.iter_unpack(data)
 
 
 def _sum(row: tuple[Any, ...]) -> Sum:
-    """From ``struct aegis_history_key`` and then ``struct aegis_history``."""
     epoch, program, port, direction, protocol, verdict, is_socket, _, addr, *rest = row
     count, reports, first, last, _ = rest
     return Sum(

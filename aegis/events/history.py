@@ -10,10 +10,11 @@ times that were noted before are right too.
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from itertools import islice
 from pathlib import Path
 
 from aegis.errors import HistoryError
@@ -24,6 +25,8 @@ from aegis.policy.model import Address, Direction, Verdict
 
 HISTORY_PATH = Path("/var/lib/aegis/history.db")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BATCH = 2048  # sums held at a time
+_FORGET = 16384  # rows forgotten at a time
 _WAIT_S = 5.0  # for another process that holds the file's lock
 
 
@@ -83,7 +86,7 @@ class History:
     def take(
         self,
         origin: str,
-        sums: Sequence[Sum],
+        sums: Iterable[Sum],
         programs: Callable[[], Mapping[int, Program]],
         *,
         untaken: int,
@@ -94,16 +97,17 @@ class History:
         *programs*: asked what numbers mean that are new. *offset_ns*: see ``clock_offset_ns``.
         """
         with self._errors(), self._transaction():
-            since = self.untaken(origin)
-            fresh = [one for one in sums if one.epoch >= since]
-            boot = self._boot(offset_ns)
-            ids = self._ids(origin, {one.program for one in fresh}, programs)
-            rows = (_row(one, ids[one.program], boot) for one in fresh)
-            self._db.executemany(sql.ADD, rows)
+            boot, since = self._boot(offset_ns), self.untaken(origin)
+            fresh, taken = (one for one in sums if one.epoch >= since), 0
+            while batch := list(islice(fresh, _BATCH)):
+                ids = self._ids(origin, {one.program for one in batch}, programs)
+                rows = (_row(one, ids[one.program], boot) for one in batch)
+                self._db.executemany(sql.ADD, rows)
+                taken += sum(one.decisions for one in batch)
             self._db.execute(
                 "INSERT INTO origin VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
                 " SET untaken = excluded.untaken, taken = taken + excluded.taken",
-                (origin, untaken, sum(one.decisions for one in fresh)),
+                (origin, untaken, taken),
             )
 
     def _boot(self, offset_ns: int) -> int:
@@ -165,7 +169,9 @@ class History:
             excess = self.rows() - rows
             while excess > 0:
                 program, has = self._db.execute(sql.BIGGEST).fetchone()
-                deleted = self._delete(sql.FORGET_SOME, program, min(excess, max(1, has // 2)))
+                deleted = self._delete(
+                    sql.FORGET_SOME, program, min(excess, max(1, has // 2), _FORGET)
+                )
                 excess -= len(deleted)
                 counts += deleted
             self._db.execute(
