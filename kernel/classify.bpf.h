@@ -17,9 +17,9 @@ enum { UNIT_LEVELS = 1024 };		/* cgroups climbed in search of a unit's name */
 struct matcher {
 	struct aegis_config *config;
 	struct aegis_proc *proc;
+	__u32 uid, unit;
 	__u32 have;			/* enum aegis_selector bits this process can satisfy */
 	__u32 exe, path, cmdline;	/* ids of its texts; 0: no rule knows them */
-	__u32 uid, unit;
 	__u32 start;			/* of the arguments being tried, in bytes */
 	__u32 app, shadow;		/* the best so far */
 	__u32 whitelisted;
@@ -114,10 +114,15 @@ static __always_inline void match_texts(struct matcher *m)
 {
 	struct aegis_proc *proc = m->proc;
 
-	if (!(proc->flags & AEGIS_ID_NAME_CUT))
-		m->exe = id_of(&exes, &proc->exe);
-	if (!(proc->flags & AEGIS_ID_PATH_CUT))
-		m->path = id_of(&paths, &proc->path);
+	/* Copied: 6.1 takes no memory that a global function was given for a key. */
+	if (!(proc->flags & AEGIS_ID_NAME_CUT)) {
+		bpf_probe_read_kernel(&m->run, sizeof(proc->exe), &proc->exe);
+		m->exe = id_of(&exes, &m->run);
+	}
+	if (!(proc->flags & AEGIS_ID_PATH_CUT)) {
+		bpf_probe_read_kernel(&m->run, sizeof(proc->path), &proc->path);
+		m->path = id_of(&paths, &m->run);
+	}
 	if (m->exe)
 		m->have |= AEGIS_SELECT_EXE;
 	if (m->path)
@@ -151,27 +156,20 @@ static __always_inline bool readable(struct aegis_proc *proc, __u32 arguments)
 				!(proc->flags & AEGIS_ID_ARGV0_FALSE);
 }
 
-/*
- * One way to read what the process is: by its whole path, or by the one inside
- * its own root; without arguments, with all, or from the script on. A loop, so
- * that all this is verified once and not six times.
- */
-static long match_reading(__u32 index, struct matcher *m)
+/* With no arguments, with all of them, and from the script on. */
+static __always_inline void match_masks(struct matcher *m)
 {
-	__u32 arguments = index % 3;
-
-	if (index == 3 && !take_inner_path(m))
-		return 1;
-	if (!arguments) {
-		bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
-		return 0;
-	}
-	if (!m->config->has_cmdline || !readable(m->proc, arguments))
-		return 0;
-	m->start = arguments == 2 ? m->proc->script_off : 0;
+	bpf_loop(AEGIS_MASKS_MAX, match_mask, m, 0);
+	if (!m->config->has_cmdline)
+		return;
+	m->start = 0;
 	clear_unknown(&m->run, sizeof(m->run));
 	bpf_loop(AEGIS_PATH_SIZE, match_run, m, 0);
-	return 0;
+	if (!(m->proc->flags & AEGIS_ID_SCRIPT))
+		return;
+	m->start = m->proc->script_off;
+	clear_unknown(&m->run, sizeof(m->run));
+	bpf_loop(AEGIS_PATH_SIZE, match_run, m, 0);
 }
 
 /*
@@ -188,14 +186,16 @@ __noinline __u64 aegis_match(struct aegis_proc *proc, struct aegis_config *confi
 
 	if (!proc || !config)
 		return 0;
-	clear_unknown(&m, sizeof(m));
 	m.config = config;
 	m.proc = proc;
-	m.have |= have;
 	m.uid = uid;
 	m.unit = unit;
+	clear_unknown(&m.have, sizeof(m) - offsetof(struct matcher, have));
+	m.have |= have;
 	match_texts(&m);
-	bpf_loop(6, match_reading, &m, 0);
+	match_masks(&m);
+	if (take_inner_path(&m))
+		match_masks(&m);
 	if (m.whitelisted)
 		flags |= AEGIS_CLASS_WHITELISTED;
 	if (m.shadow > m.app)

@@ -30,7 +30,7 @@ static __always_inline bool spoken_to(struct aegis_label *label, const struct fl
  * An answer to a peer that spoke to this socket passes, whatever its port. Whom
  * a bound socket speaks to may answer; unbound ones hear only from those.
  */
-static __always_inline void
+static __noinline int
 note_sent(struct bpf_sock_addr *ctx, struct aegis_config *config, struct decision *d,
 	  const struct flow *flow)
 {
@@ -40,12 +40,12 @@ note_sent(struct bpf_sock_addr *ctx, struct aegis_config *config, struct decisio
 	struct aegis_peer *peer;
 
 	if (!ctx->sk || flow->protocol != AEGIS_PROTOCOL_UDP)
-		return;
+		return 0;
 	label = bpf_sk_storage_get(&labels, ctx->sk, NULL, 0);
 	if (!label && config->refuses_inbound)
 		label = label_socket(ctx->sk, bpf_get_socket_cookie(ctx));
 	if (!label)
-		return;
+		return 0;
 	fill_peer_key(&key, label->cookie, flow->addr, flow->port);
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (peer && peer->generation && d->actions) {
@@ -53,13 +53,14 @@ note_sent(struct bpf_sock_addr *ctx, struct aegis_config *config, struct decisio
 		d->verdict = AEGIS_VERDICT_ALLOWED;
 		d->actions = 0;
 		d->report = 0;
-		return;
+		return 0;
 	}
 	if (d->verdict == AEGIS_VERDICT_BLOCKED || (peer && peer->sent))
-		return;
+		return 0;
 	if (peer)
 		told.generation = peer->generation;
 	bpf_map_update_elem(&peers, &key, &told, BPF_ANY);
+	return 0;
 }
 
 /* A socket that was handed over: whoever takes what comes owns it. */
@@ -71,15 +72,33 @@ static __always_inline void hand_over(__u64 cookie, struct aegis_proc *taker)
 		own_socket(cookie);
 }
 
+/* Whether this peer was spoken to, or was judged already under this policy. */
+static __noinline int is_known(__u64 cookie, const struct flow *flow, __u32 generation)
+{
+	struct aegis_peer_key key = {};
+	struct aegis_peer *peer;
+
+	fill_peer_key(&key, cookie, flow->addr, flow->rest_port);
+	peer = bpf_map_lookup_elem(&peers, &key);
+	return peer && (peer->sent || peer->generation == generation);
+}
+
+/* It may be answered; an entry the table has no room for is judged again next time. */
+static __noinline int note_heard(__u64 cookie, const struct flow *flow, __u32 generation)
+{
+	struct aegis_peer heard = { .generation = generation };
+	struct aegis_peer_key key = {};
+
+	fill_peer_key(&key, cookie, flow->addr, flow->rest_port);
+	return bpf_map_update_elem(&peers, &key, &heard, BPF_ANY);
+}
+
 static __always_inline void took_datagram(struct bpf_sock_addr *ctx, bool is_v6)
 {
 	struct flow flow = { .hook = AEGIS_HOOK_RECVMSG, .direction = AEGIS_DIRECTION_IN };
 	struct aegis_config *config = current_config();
-	struct aegis_peer heard = {};
-	struct aegis_peer_key key = {};
 	struct bpf_sock *sk = ctx->sk;
 	struct aegis_label *label;
-	struct aegis_peer *peer;
 	struct aegis_proc *proc;
 	struct decision d = {};
 
@@ -98,9 +117,7 @@ static __always_inline void took_datagram(struct bpf_sock_addr *ctx, bool is_v6)
 		set_v4(flow.addr, ctx->user_ip4);
 		set_v4(flow.rest_addr, sk->src_ip4);
 	}
-	fill_peer_key(&key, label->cookie, flow.addr, flow.rest_port);
-	peer = bpf_map_lookup_elem(&peers, &key);
-	if (peer && (peer->sent || peer->generation == config->generation))
+	if (is_known(label->cookie, &flow, config->generation))
 		return;
 	proc = current_proc();
 	count(AEGIS_COUNTER_DECIDED);
@@ -109,12 +126,10 @@ static __always_inline void took_datagram(struct bpf_sock_addr *ctx, bool is_v6)
 		return;
 	}
 	hand_over(label->cookie, proc);
-	if (d.verdict == AEGIS_VERDICT_BLOCKED) {
+	if (d.verdict == AEGIS_VERDICT_BLOCKED)
 		d.verdict = AEGIS_VERDICT_ALLOWED;	/* too late: said is what happened */
-	} else {
-		heard.generation = config->generation;
-		bpf_map_update_elem(&peers, &key, &heard, BPF_ANY);
-	}
+	else
+		note_heard(label->cookie, &flow, config->generation);
 	count_verdict(proc, &d, &flow);
 	if (d.report)
 		aegis_report(proc, NULL, config, &d, &flow);

@@ -91,6 +91,8 @@ count_verdict(struct aegis_proc *proc, struct decision *d, struct flow *flow)
 	      AEGIS_COUNTER_WOULD_BLOCK);
 	if (!d->report)
 		count(AEGIS_COUNTER_QUIET);
+	if (!READ_ONCE(proc->program))
+		number_program(proc);
 	aegis_remember(proc, d, flow);
 }
 
