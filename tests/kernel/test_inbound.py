@@ -14,6 +14,7 @@ import pytest
 
 from tests.kernel.agent import Agent, matches
 from tests.kernel.conftest import Agents
+from tests.kernel.hooks import Hooks
 from tests.kernel.network import PRIVATE4, REMOTE4, REMOTE6, Network
 from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Programs
@@ -88,7 +89,11 @@ class Inbound:
         self.policy: PolicyFile
 
     def apply(self, mode: str = "enforce", inbound: str = "true") -> None:
-        self.agent, self.policy = self._agents.share(POLICY.format(mode=mode, inbound=inbound))
+        self.agent, self.policy = self.share(POLICY.format(mode=mode, inbound=inbound))
+
+    def share(self, text: str) -> tuple[Agent, PolicyFile]:
+        """An agent with this policy."""
+        return self._agents.share(text)
 
     def program(self, name: str) -> Path:
         return self._workshop.install(name, self._workshop.listener)
@@ -360,3 +365,25 @@ def test_a_socket_that_was_handed_over_is_the_takers(inbound: Inbound, programs:
     assert not inbound.answers(REMOTE4, REMOTE4, 7060)
     event = inbound.agent.wait_event(mark, aegis__hook="ingress", process__pid=server.pid)
     assert matches(event, process__name="serves-choosy", source__ip=REMOTE4)
+
+
+def test_a_hook_script_is_told_who_came_to_whom(inbound: Inbound, workshop: Workshop) -> None:
+    """DST and DPT are our own, SRC and SPT the peer's."""
+    hooks = Hooks(workshop.new_folder())
+    text = POLICY.format(mode="enforce", inbound="true")
+    text = text.replace("[global]", f'[global]\nscript_dirs = ["{hooks.directory}"]', 1)
+    _, policy = inbound.share(text.replace('["log", "block"]', '["notify", "block"]'))
+    server, port = inbound.ready("serves-choosy", "tcp", "::", 7070)
+    assert not inbound.connects(REMOTE4, REMOTE4, port)
+    run = hooks.wait(str(server.pid))
+    wanted = {
+        "AEGIS_DST": REMOTE4,
+        "AEGIS_DPT": str(port),
+        "AEGIS_SRC": REMOTE4,
+        "AEGIS_PROTO": "tcp",
+        "AEGIS_DIRECTION": "in",
+        "AEGIS_VERDICT": "blocked",
+        "AEGIS_RULE": policy.rule('exe = "serves-choosy"'),
+    }
+    assert {name: run.environment.get(name) for name in wanted} == wanted
+    assert int(run.environment["AEGIS_SPT"]) not in (0, port)
