@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import closing
@@ -109,6 +110,27 @@ def test_one_path_with_another_owner_is_another_program(
     facts = facts_of(agent, "owned-for-history")
     assert sorted(fact.program.trusted for fact in facts) == [False, True]
     assert [fact.decisions for fact in facts] == [1, 1]
+
+
+def test_a_program_executed_by_another_has_facts_of_its_own(
+    agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    """One process, two programs: each connection is of the one that made it."""
+    first = workshop.install("first-for-history", shutil.which("bash"))
+    second = workshop.install("quiet-for-history")
+    script = f"exec 3<>/dev/udp/127.0.0.1/9 && exec {second} tcp 127.0.0.1 9"
+    assert programs.run(first, "-c", script).word == "ECONNREFUSED"
+    assert {fact.protocol for fact in facts_of(agent, first.name)} == {17}
+    assert {fact.protocol for fact in facts_of(agent, second.name)} == {6}
+
+
+def test_epoch_after_epoch_adds_up(agent: Agent, workshop: Workshop, programs: Programs) -> None:
+    """Each time the sums are taken out the next ones begin; a flow stays one row."""
+    noisy = workshop.install("flood-for-history")
+    for times in range(1, 5):
+        flood(programs, noisy, 100, 10)
+        assert {fact.decisions for fact in facts_of(agent, noisy.name)} == {10 * times}
+    assert_balanced(agent)
 
 
 def test_a_full_ring_loses_events_and_no_fact(
