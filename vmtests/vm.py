@@ -85,6 +85,7 @@ def _command(kernel: Image, report: Path, guest: list[str]) -> list[str]:
         _share(0, "aegis.usr", Path("/usr")),
         _share(1, "aegis.checkout", CHECKOUT),
         _share(2, "aegis.report", report, writable=True),
+        _share(3, "aegis.modules", kernel.modules),
     )
     return [
         str(VNG),
