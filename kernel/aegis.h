@@ -143,7 +143,7 @@ enum aegis_identity {
 	AEGIS_ID_CMDLINE_CUT = 256,	/* cmdline is the head of a longer one */
 	AEGIS_ID_CMDLINE_LOST = 512,	/* arguments could not be read: matches no cmdline */
 	AEGIS_ID_UNLINKED = 1024,	/* file had no name left (memfd, deleted) */
-	AEGIS_ID_ARGV0_FALSE = 2048,	/* argv[0] is not what was executed: matches no cmdline */
+	AEGIS_ID_ARGV0_FALSE = 2048,	/* argv[0] is not what was executed: no cmdline grants */
 };
 
 /* Which selectors a rule has; bits of aegis_rule_key.mask. */
@@ -162,6 +162,7 @@ enum aegis_app_flag {
 	AEGIS_APP_STRICT = 1,		/* [whitelist] does not apply */
 	AEGIS_APP_IGNORE = 2,
 	AEGIS_APP_NEEDS_TRUST = 4,	/* untrusted files get no permissions from it */
+	AEGIS_APP_NEEDS_ARGV0 = 8,	/* nor do those with a false argv[0] */
 	AEGIS_APP_HOSTS = 256,		/* << scope: the app has exact addresses there */
 	AEGIS_APP_NETS = 4096,		/* << scope: the app has prefixes there */
 };

@@ -149,13 +149,6 @@ static __always_inline bool take_inner_path(struct matcher *m)
 	return m->path;
 }
 
-/* A false first argument is not read: else who runs an interpreter passes for any script. */
-static __always_inline bool readable(struct aegis_proc *proc, __u32 arguments)
-{
-	return arguments == 2 ? proc->flags & AEGIS_ID_SCRIPT :
-				!(proc->flags & AEGIS_ID_ARGV0_FALSE);
-}
-
 /* With no arguments, with all of them, and from the script on. */
 static __always_inline void match_masks(struct matcher *m)
 {

@@ -223,7 +223,9 @@ aegis_decide(struct decision *d, struct aegis_config *config, __u64 class_, __u3
 	if (!app || !whitelist)
 		return false;
 	d->app = class_;
-	untrusted = (app->flags & AEGIS_APP_NEEDS_TRUST) && !(identity & AEGIS_ID_TRUSTED);
+	/* Who runs an interpreter could call it by the name of any wrapper. */
+	untrusted = (app->flags & AEGIS_APP_NEEDS_TRUST && !(identity & AEGIS_ID_TRUSTED)) ||
+		    (app->flags & AEGIS_APP_NEEDS_ARGV0 && identity & AEGIS_ID_ARGV0_FALSE);
 	d->scope = default_scope(flow);
 	if (harmless(flow))
 		d->reason = AEGIS_REASON_HARMLESS;

@@ -185,6 +185,7 @@ def _app_flags(app: App) -> int:
         lib.AEGIS_APP_STRICT: app.strict,
         lib.AEGIS_APP_IGNORE: app.ignore,
         lib.AEGIS_APP_NEEDS_TRUST: app.needs_trust,
+        lib.AEGIS_APP_NEEDS_ARGV0: app.needs_argv0,
     }
     return sum(bit for bit, wanted in named.items() if wanted)
 

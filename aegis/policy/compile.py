@@ -13,7 +13,7 @@ from aegis.policy.flatten import (
     may_be_remote,
 )
 from aegis.policy.garbage import uncollected
-from aegis.policy.match import names_path, needs_trust
+from aegis.policy.match import names_path, needs_argv0, needs_trust
 from aegis.policy.model import Entry, Mode, Policy, Resolution, Rule, Scope
 from aegis.policy.ports import ANY_PORTS, NO_PORTS
 from aegis.policy.tables import App, Net, Ports, Selector, Tables
@@ -106,6 +106,7 @@ def _rule_app(rule: Rule, index: int, resolution: Resolution, nets: Nodes) -> Ap
         strict=rule.strict,
         ignore=rule.ignore,
         needs_trust=needs_trust(rule),
+        needs_argv0=needs_argv0(rule),
         detent=rule.detent,
         sockets=rule.sockets,
     )

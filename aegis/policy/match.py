@@ -55,15 +55,11 @@ def path_matches(path: str, identity: Identity, any_namespace: bool = False) -> 
 
 
 def cmdline_matches(text: str, identity: Identity) -> bool:
-    """The arguments, or a leading run of whole ones; for a script, from it on too.
-
-    Not from a first one that is a lie.
-    """
+    """The arguments, or a leading run of whole ones; for a script, from it on too."""
     argv = identity.argv
     if argv is None:
         return False
-    starts = [] if identity.argv0_false else [0]
-    starts += [] if identity.script_index is None else [identity.script_index]
+    starts = (0,) if identity.script_index is None else (0, identity.script_index)
     return any(text in accumulate(argv[start:], "{} {}".format) for start in starts)
 
 
@@ -75,8 +71,15 @@ def needs_trust(rule: Rule) -> bool:
     return not rule.untrusted_file and (rule.ignore or by_name_only)
 
 
+def needs_argv0(rule: Rule) -> bool:
+    """Whether a first argument that is not what was executed could claim *rule*."""
+    return not rule.untrusted_file and rule.selectors.cmdline is not None
+
+
 def may_claim(rule: Rule, identity: Identity) -> bool:
     """Whether *identity* gets the permissions of *rule*, and not just its restrictions."""
+    if needs_argv0(rule) and identity.argv0_false:
+        return False
     return identity.trusted or not needs_trust(rule)
 
 

@@ -104,5 +104,6 @@ def _why_untrusted(rule: Rule) -> str:
     grants = "ignores this program" if rule.ignore else "would allow it"
     return (
         f"The rule at {rule.where} {grants}, but only as a trusted file (root's, not writable"
-        " by others, in the host's own root): this one is treated as unconfigured."
+        " by others, in the host's own root) whose first argument is not made up: this one is"
+        " treated as unconfigured."
     )

@@ -50,6 +50,7 @@ class App:
     strict: bool = False
     ignore: bool = False
     needs_trust: bool = False
+    needs_argv0: bool = False
     detent: int = 86400  # seconds
     sockets: tuple[str, ...] = ()  # kinds other than TCP's and UDP's it may make
 

@@ -64,7 +64,7 @@ def test_an_interpreter_with_the_wrappers_words_may_not(
     outcome = programs.run("bash", "-c", line, user=NOBODY)
     assert outcome.code != 0
     [event] = agent.settled_events(since, process__pid=outcome.pid)
-    assert field(event, "rule.name") == "unconfigured"
+    assert field(event, "aegis.reason") == "untrusted"
     assert field(event, "process.command_line").startswith(f"{workshop.bin}/wrapper -c")
     assert "argv0-false" in field(event, "aegis.identity")
 

@@ -61,6 +61,7 @@ class Interpreter:
         if whitelisted(tables, identity) and not app.strict:
             return quiet(Reason.PROGRAM)
         claims = identity.trusted or not app.needs_trust
+        claims = claims and not (app.needs_argv0 and identity.argv0_false)
         if app.ignore and claims:
             return quiet(Reason.PROGRAM)
 
@@ -152,7 +153,6 @@ def _paths(want: Selector, identity: Identity) -> tuple[str | None, ...]:
 def _cmdline_prefixes(identity: Identity) -> set[str]:
     argv = identity.argv or ()
     starts = {0} if identity.script_index is None else {0, identity.script_index}
-    starts -= {0} if identity.argv0_false else set()
     return {
         " ".join(argv[start:end]) for start in starts for end in range(start + 1, len(argv) + 1)
     }

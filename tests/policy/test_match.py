@@ -53,13 +53,17 @@ def test_script_counts_only_for_interpreter_scripts() -> None:
     assert not cmdline_matches("/opt/wrapper", replace(SCRIPT, script_index=None))
 
 
-def test_a_false_first_argument_is_not_believed() -> None:
-    """``exec -a``: words count from the script on, which the kernel put there, or not at all."""
-    assert cmdline_matches("/bin/sh -e", SCRIPT)
+def test_a_false_first_argument_earns_nothing() -> None:
+    """``exec -a``: the rule's restrictions hold, its permissions do not, unless they may be
+
+    had by anyone. Rules that do not look at arguments do not look at the first one.
+    """
     false = replace(SCRIPT, argv0_false=True)
-    assert not cmdline_matches("/bin/sh -e", false)
-    assert cmdline_matches("/opt/wrapper --all", false)
-    assert not cmdline_matches("/opt/wrapper", replace(false, script_index=None))
+    assert cmdline_matches("/bin/sh -e", false)
+    by_words = rule(cmdline="/bin/sh -e", path="/bin/sh")
+    assert may_claim(by_words, SCRIPT) and not may_claim(by_words, false)
+    assert may_claim(replace(by_words, untrusted_file=True), false)
+    assert may_claim(rule(path="/bin/sh"), false)
 
 
 def test_unread_arguments_match_no_cmdline() -> None:
