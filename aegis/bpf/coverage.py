@@ -38,6 +38,7 @@ _CONNECT = ("aegis_connect4", "aegis_connect6")
 _SENDMSG = ("aegis_sendmsg4", "aegis_sendmsg6")
 _BIND = ("aegis_bind4", "aegis_bind6")
 _OTHER = ("aegis_socket_create",)  # kernel/lsm.bpf.c
+_FAMILY = ("aegis_socket_create",)  # where the BPF LSM is active
 _CAME = ("aegis_sockops", "aegis_recvmsg4", "aegis_recvmsg6")
 
 TRAFFIC = (
