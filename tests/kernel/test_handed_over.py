@@ -21,12 +21,12 @@ deny_socket_fds = {deny}
 detent = 0
 
 [[app]]
-exe = "receiver"
+exe = "hands-receiver"
 ports = ["8086"]
 actions = ["log", "kill"]
 
 [[app]]
-exe = "reported"
+exe = "hands-reported"
 ports = ["8086"]
 actions = ["log"]
 """
@@ -81,7 +81,7 @@ def test_a_socket_handed_over_is_refused_and_told(
     """Refused and never killed for it: who sends is not who receives."""
     agent, active = _agent(agents, "true")
     since = agent.mark()
-    word, pid = _hand(workshop, programs, "receiver", how, kind)
+    word, pid = _hand(workshop, programs, "hands-receiver", how, kind)
     assert word == ("refused" if active else "got")
     events = agent.settled_events(since, process__pid=pid)
     assert [field(e, "aegis.verdict") for e in events] == ["blocked"] * active
@@ -94,15 +94,15 @@ def test_what_leads_to_no_network_is_handed_over(
     agents: Agents, workshop: Workshop, programs: Programs, how: str, kind: str
 ) -> None:
     _agent(agents, "true")
-    assert _hand(workshop, programs, "receiver", how, kind)[0] == "got"
+    assert _hand(workshop, programs, "hands-receiver", how, kind)[0] == "got"
 
 
 @pytest.mark.parametrize(
     ("name", "deny"),
     [
-        pytest.param("receiver", "false", id="not-asked-for"),
-        pytest.param("reported", "true", id="a-rule-that-does-not-block"),
-        pytest.param("stranger", "true", id="no-rule"),
+        pytest.param("hands-receiver", "false", id="not-asked-for"),
+        pytest.param("hands-reported", "true", id="a-rule-that-does-not-block"),
+        pytest.param("hands-stranger", "true", id="no-rule"),
     ],
 )
 def test_others_are_handed_sockets(

@@ -103,8 +103,8 @@ def test_a_name_that_does_not_resolve_allows_nothing_and_is_told(
     talk = programs.standing(workshop.install("to-nobody"))
     assert not talk.reaches("tcp", REMOTE4, 8086)
     assert not talk.reaches("tcp", REMOTE6, 8086)
-    entry = POLICY.index("nobody.invalid")
-    line = POLICY[:entry].count("\n") + 1
+    text = house.policy.path.read_text()
+    line = text[: text.index("nobody.invalid")].count("\n") + 1
     notice = house.agent.wait_event(aegis__notice="name-unresolved")
     assert field(notice, "rule.name") == f"{house.policy.path}:{line}"
     assert "nobody.invalid" in field(notice, "message")

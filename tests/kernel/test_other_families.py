@@ -21,18 +21,18 @@ POLICY = """
 detent = 0
 
 [[app]]
-exe = "plain"
+exe = "family-plain"
 ports = ["8086"]
 actions = ["log", "kill"]
 
 [[app]]
-exe = "sniffer"
+exe = "family-sniffer"
 ports = ["8086"]
 sockets = ["packet"]
 actions = ["log", "block"]
 
 [[app]]
-exe = "reported"
+exe = "family-reported"
 ports = ["8086"]
 actions = ["log"]
 """
@@ -78,7 +78,7 @@ def test_a_program_with_a_rule_is_refused_what_it_does_not_list(
     """To make a socket sends nothing: it is refused and told, and nobody is killed."""
     covered = agent.status()["tiers"][LSM]["active"]
     families = (PACKET, VSOCK, XDP, *LOCAL)
-    denied, verdicts = refused(agent, workshop, programs, "plain", *families)
+    denied, verdicts = refused(agent, workshop, programs, "family-plain", *families)
     assert denied == ({PACKET, VSOCK, XDP} if covered else set())
     assert verdicts == (["blocked"] * 3 if covered else [])
 
@@ -88,11 +88,11 @@ def test_a_rule_may_list_packet_sockets(
 ) -> None:
     """``packet`` is what sees the wire; there is no word for the rest."""
     covered = agent.status()["tiers"][LSM]["active"]
-    denied, _ = refused(agent, workshop, programs, "sniffer", PACKET, VSOCK, XDP)
+    denied, _ = refused(agent, workshop, programs, "family-sniffer", PACKET, VSOCK, XDP)
     assert denied == ({VSOCK} if covered else set())
 
 
-@pytest.mark.parametrize("name", ["reported", "stranger"])
+@pytest.mark.parametrize("name", ["family-reported", "family-stranger"])
 def test_who_is_not_blocked_makes_what_it_likes(
     agent: Agent, workshop: Workshop, programs: Programs, name: str
 ) -> None:

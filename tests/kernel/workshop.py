@@ -50,6 +50,7 @@ class Workshop:
         self.bin = directory / "bin"
         self.bin.mkdir(mode=0o755)
         self._serial = 0
+        self._copied: dict[Path, Path] = {}
         self.prober = self._compile("prober", *sorted(HERE.glob("prober*.c")))
         self.listener = self._compile("listener", HERE / "listener.c")
         self.maker = self._compile("maker", HERE / "maker.c")
@@ -61,10 +62,13 @@ class Workshop:
         return target
 
     def install(self, name: str, source: Path | str | None = None, owner: int = 0) -> Path:
-        """A copy of *source* (the prober) called *name*, made once."""
+        """A copy of *source* (the prober) called *name*, made once; one program a name."""
         target = self.bin / name if owner == 0 else self.folder(f"of-{owner}") / name
+        copied = Path(source or self.prober).resolve()
+        if self._copied.setdefault(target, copied) != copied:
+            raise ValueError(f"{name} is a copy of {self._copied[target]} already")
         if not target.exists():
-            shutil.copyfile(source or self.prober, target)
+            shutil.copyfile(copied, target)
             target.chmod(0o755)
             os.chown(target, owner, owner)
         return target
