@@ -137,6 +137,14 @@ def agents(workshop: Workshop, scratch: ScratchCgroup, programs: Programs) -> It
         made.close()
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A line for each step that failed or took its second: a guest may run out of time."""
+    if settings.PROGRESS and (report.failed or report.duration > 1 or report.when == "call"):
+        with Path(settings.PROGRESS).open("a") as file:
+            told = f"{report.duration:7.1f} {report.outcome} {report.when} {report.nodeid}\n"
+            file.write(told + (report.longreprtext[-2000:] + "\n" if report.failed else ""))
+
+
 # Without an agent first; then those that share one; then those that want their own.
 _ORDER = ["test_harness", "", "test_names", "test_life"]
 

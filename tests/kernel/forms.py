@@ -3,6 +3,8 @@
 
 from dataclasses import dataclass
 
+from tests.kernel.settings import AT_ROOT
+
 # Loopback in each spelling; the kernel sends the unspecified address to loopback.
 ADDRESSES = ("127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::")
 
@@ -46,5 +48,7 @@ FORMS = (
     Form("exec-in-thread", connections=1),
 )
 
-CASES = [(form, address) for form in FORMS for address in ADDRESSES if form.exists_for(address)]
+# Emulated, each case takes its second: the spellings of an address are tried on the host.
+_TRIED = ADDRESSES[:1] if AT_ROOT else ADDRESSES
+CASES = [(form, address) for form in FORMS for address in _TRIED if form.exists_for(address)]
 CASE_IDS = [f"{form.name}-{address}" for form, address in CASES]

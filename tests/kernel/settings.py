@@ -9,8 +9,11 @@ AT_ROOT = os.environ.get("AEGIS_TEST_ROOT") == "1"
 # Missing root, BTF or a tool is a failure and not a reason to skip.
 REQUIRED = os.environ.get("AEGIS_KERNEL_TESTS") == "1"
 
+# A file that gets a line for each test as it ends; empty: none.
+PROGRESS = os.environ.get("AEGIS_TEST_PROGRESS", "")
+
 # UDP connects of the flood test. 1000000 is the figure the project promises for.
-FLOOD = int(os.environ.get("AEGIS_TEST_FLOOD", "40000" if AT_ROOT else "200000"))
+FLOOD = int(os.environ.get("AEGIS_TEST_FLOOD", "10000" if AT_ROOT else "200000"))
 
 # UDP connects of one program that floods in the background, see flooding.py.
 BURST = 2000 if AT_ROOT else 20000
