@@ -205,7 +205,10 @@ datagrams.bind(("", {port}))
 print("listening")
 client, _ = select.select([server, sharer], [], [])[0][0].accept()
 print("accepted")
-print(client.makefile().readline(), end="")
+try:
+    print(client.makefile().readline(), end="")
+except OSError:  # cut off; it keeps its listeners, whose end is another matter
+    pass
 input()
 """
 
