@@ -40,5 +40,5 @@ NOT_IN_GUESTS = (
     "test_coverage", "test_destinations", "test_detent", "test_env_script", "test_existing",
     "test_founding", "test_handover", "test_harness", "test_history", "test_keys",
     "test_kill_limits", "test_life", "test_log", "test_metrics", "test_names", "test_notify",
-    "test_observe", "test_reload", "test_size", "test_transparency",
+    "test_observe", "test_reload", "test_size", "test_status_coverage", "test_transparency",
 )  # fmt: skip
