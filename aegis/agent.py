@@ -318,8 +318,9 @@ class Agent:
 
     async def _stop(self) -> None:
         systemd.notify("STOPPING=1")
-        for task in list(self._tasks):
-            task.cancel()
+        async with self._reloading:  # a thread that fills tables must not lose them on the way
+            for task in list(self._tasks):
+                task.cancel()
         if self._server is not None:
             self._server.close()
             control.socket_path(self.instance).unlink(missing_ok=True)

@@ -113,6 +113,7 @@ enum aegis_hook {
 	AEGIS_HOOK_SOCKET = 2,		/* socket() */
 	AEGIS_HOOK_BIND = 3,		/* bind(): nobody came yet */
 	AEGIS_HOOK_LISTEN = 4,		/* listen(): nobody came yet */
+	/* From here on somebody else acted first: what comes after may compare with this one. */
 	AEGIS_HOOK_INGRESS = 5,		/* a packet from a peer, before the socket gets it */
 	AEGIS_HOOK_ACCEPT = 6,		/* a peer's handshake is done */
 	AEGIS_HOOK_RECVMSG = 7,		/* a process took a peer's datagram */

@@ -10,7 +10,14 @@
 #include "owner.bpf.h"
 #include "datagram.bpf.h"
 
-/* Judge as *label*'s owner, count and tell. NULL config or owner cannot be. */
+/* What must be there was not: a decision like any other, and a refusal. */
+static __always_inline int refuse_broken(void)
+{
+	count(AEGIS_COUNTER_DECIDED);
+	return broken();
+}
+
+/* Judge as *label*'s owner, count and tell. */
 static __always_inline int
 judge_packet(struct aegis_label *label, struct aegis_config *config, struct flow *flow,
 	     bool only_blocked)
@@ -24,16 +31,12 @@ judge_packet(struct aegis_label *label, struct aegis_config *config, struct flow
 		proc = nobody();
 		owner = bpf_map_lookup_elem(&owners, &zero);
 	}
-	if (!proc || !owner) {
-		count(AEGIS_COUNTER_DECIDED);
-		return broken();
-	}
+	if (!proc || !owner)
+		return refuse_broken();
 	class_ = class_of(proc, owner, config);
 	flow->direction = AEGIS_DIRECTION_IN;
-	if (!aegis_decide(&d, config, class_, proc->flags, flow)) {
-		count(AEGIS_COUNTER_DECIDED);
-		return broken();
-	}
+	if (!aegis_decide(&d, config, class_, proc->flags, flow))
+		return refuse_broken();
 	/* Each packet passes here, and once it did another hook counts and tells. */
 	if (only_blocked && d.verdict != AEGIS_VERDICT_BLOCKED)
 		return AEGIS_ALLOW;
@@ -51,11 +54,12 @@ static __always_inline int bind_verdict(struct bpf_sock_addr *ctx, bool is_v6)
 	struct flow flow = { .hook = AEGIS_HOOK_BIND, .direction = AEGIS_DIRECTION_IN };
 	struct aegis_config *config = current_config();
 	struct aegis_proc *proc = current_proc();
-	__u64 cookie = bpf_get_socket_cookie(ctx), class_;
 	struct decision d = {};
+	__u64 class_;
 
-	if (!config || !proc)
-		return AEGIS_DENY;
+	/* Labelled first: that may fail, and what was counted as allowed is not refused then. */
+	if (!config || !proc || !ctx->sk || !label_socket(ctx->sk, bpf_get_socket_cookie(ctx)))
+		return refuse_broken();
 	flow.port = bpf_ntohs(ctx->user_port);
 	flow.protocol = protocol_of(ctx->protocol);
 	if (is_v6)
@@ -76,7 +80,7 @@ static __always_inline int bind_verdict(struct bpf_sock_addr *ctx, bool is_v6)
 		if (d.verdict == AEGIS_VERDICT_BLOCKED)
 			return AEGIS_DENY;
 	}
-	return ctx->sk && label_socket(ctx->sk, cookie) ? AEGIS_ALLOW : AEGIS_DENY;
+	return AEGIS_ALLOW;
 }
 
 SEC("cgroup/bind4")
@@ -191,7 +195,7 @@ int aegis_ingress(struct __sk_buff *skb)
 	flow.protocol = protocol_of(flow.protocol);
 	flow.port = sk->src_port;
 	if (!config || !parse_packet(&flow, skb))
-		return AEGIS_DENY;
+		return refuse_broken();
 	if (flow.protocol == AEGIS_PROTOCOL_UDP && spoken_to(label, &flow))
 		return AEGIS_ALLOW;
 	return judge_packet(label, config, &flow, true);

@@ -26,7 +26,10 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "policy": (
         tuple(
             f"aegis/policy/{name}.py"
-            for name in ("decide", "match", "compile", "flatten", "ports", "address", "explain")
+            for name in (
+                *("decide", "match", "killing", "compile", "flatten", "targets", "ports"),
+                *("address", "explain"),
+            )
         ),
         ("tests/policy",),
     ),
