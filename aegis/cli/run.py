@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from aegis.agent import Agent, Options
+from aegis.agent import Agent
 from aegis.bpf.pins import all_pins
 from aegis.cli.journal import NOTICE, is_journal, prefixed, priority_of
 from aegis.cli.live import LiveView, one_line
@@ -17,6 +17,7 @@ from aegis.events.ecs import Record, to_json_line
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.events.text import printable
+from aegis.parts import Options
 from aegis.policy.model import Mode
 
 _DESCRIPTION = """\

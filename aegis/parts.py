@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one agent consists of; ``agent`` makes it, ``reloading`` and ``requests`` use it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aegis.actions.log import EventLog
+from aegis.actions.react import OnRecord, Reactions
+from aegis.bpf.kernel import Kernel
+from aegis.events.context import Context
+from aegis.events.history import HISTORY_PATH
+from aegis.events.log_file import LOG_PATH
+from aegis.existing import Tally
+from aegis.facts import Facts
+from aegis.naming import Naming
+from aegis.policy.model import Mode
+from aegis.recording import Recorder
+
+GENERATIONS_KEPT = 64  # to name the rules of records judged a moment ago
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for. *mode*: instead of the policy's own."""
+
+    config: Path
+    cgroup: Path
+    mode: Mode | None = None
+    log: Path = LOG_PATH
+    history: Path = HISTORY_PATH
+
+
+@dataclass
+class Parts:
+    """*say* gets lines for the administrator; what needs a started kernel is None before."""
+
+    options: Options
+    say: Say
+    kernel: Kernel
+    naming: Naming
+    context: Context
+    reactions: Reactions
+    log: EventLog
+    facts: Facts | None = None
+    recorder: Recorder | None = None
+    existing: Tally = field(default_factory=Tally)
+
+
+def make_parts(options: Options, say: Say, on_record: OnRecord) -> Parts:
+    """Everything that can be made before the kernel's part is there."""
+    context = Context()
+    reactions = Reactions(context, on_record=on_record)
+    reactions.log = EventLog(options.log, tell=reactions.notice)
+    return Parts(
+        options=options,
+        say=say,
+        kernel=Kernel(options.cgroup),
+        naming=Naming(GENERATIONS_KEPT),
+        context=context,
+        reactions=reactions,
+        log=reactions.log,
+    )

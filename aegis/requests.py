@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent answers on the control socket."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from aegis.errors import ControlError
+from aegis.parts import Parts
+from aegis.reloading import Reloading
+
+
+class Requests:
+    """*stop* is called when the agent is asked to end."""
+
+    def __init__(self, parts: Parts, reloading: Reloading, stop: Callable[[], None]) -> None:
+        self._parts = parts
+        self._reloading = reloading
+        self._stop = stop
+        self._started = time.monotonic()
+
+    async def handle(self, request: str) -> dict[str, Any]:
+        """See ``control`` for the requests there are."""
+        if request == "reload":
+            return await self._reloading.reload()
+        if request == "status":
+            return self.status()
+        if request == "record":
+            return await self._record()
+        if request == "stop":
+            self._stop()
+            return {"pid": os.getpid()}
+        raise ControlError(f"unknown request {request!r}")
+
+    async def _record(self) -> dict[str, Any]:
+        """Put in history what was decided until now."""
+        recorder = self._parts.recorder
+        if recorder is None:
+            raise ControlError("not ready")
+        await recorder.record()
+        if recorder.error is not None:
+            raise recorder.error
+        return {"path": str(recorder.path)}
+
+    def status(self) -> dict[str, Any]:
+        """What only the agent knows; the kernel's own state is read from the pins."""
+        parts, policy = self._parts, self._reloading.policy
+        reactions, recorder = parts.reactions, parts.recorder
+        return {
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "config": str(parts.options.config),
+            "generation": parts.kernel.generation,
+            "mode": str(policy.settings.mode),
+            "rules": len(policy.rules),
+            "tiers": {tier.name: tier.reason for tier in parts.kernel.tiers},
+            "policy_age_s": round(time.monotonic() - self._reloading.in_force_since, 1),
+            "last_reload_ok": self._reloading.last_ok,
+            "kills": reactions.killer.counts(),
+            "scripts": reactions.scripts.counts() if reactions.scripts else {},
+            "notifications": dict(reactions.notifier.outcomes) if reactions.notifier else {},
+            "existing": asdict(parts.existing),
+            "log": {
+                "path": str(parts.log.path),
+                "written": parts.log.written,
+                "lost": parts.log.lost,
+                "error": str(parts.log.error) if parts.log.error else None,
+            },
+            "history": {
+                "path": str(parts.options.history),
+                "error": str(recorder.error) if recorder and recorder.error else None,
+            },
+        }

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work that goes on beside the loop; one that dies ends the agent."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class Tasks:
+    """*failed* is called when a task ended by an exception: ``failure`` is that."""
+
+    def __init__(self, failed: Callable[[], None]) -> None:
+        self.failure: BaseException | None = None
+        self._failed = failed
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            # A task that died unseen would leave names or the log stale for ever.
+            self.failure = task.exception()
+            self._failed()
+
+    def cancel(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
