@@ -10,7 +10,6 @@ from dataclasses import replace
 from ipaddress import AddressValueError, ip_address
 from pathlib import Path
 
-from aegis.cli.subject import Subject, by_name, by_path, by_pid, split
 from aegis.config.load import MAIN_FILE, load_policy
 from aegis.config.texts import SOCKETS
 from aegis.events.text import json_text, printable
@@ -29,6 +28,7 @@ from aegis.policy.model import (
     Resolution,
 )
 from aegis.policy.sentences import destination, outcome
+from aegis.subject import Subject, by_name, by_path, by_pid, split
 
 _DESCRIPTION = """\
 Say what the policy does with one connection of one program: the verdict, the

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from aegis import control
 from aegis.agent import Agent
+from aegis.bpf.cgroup import instance_name
 from aegis.bpf.pins import all_pins
 from aegis.cli.journal import NOTICE, is_journal, prefixed, priority_of
 from aegis.cli.live import LiveView, one_line
@@ -17,6 +19,7 @@ from aegis.events.ecs import Record, to_json_line
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.events.text import printable
+from aegis.off import why_off
 from aegis.parts import Options
 from aegis.policy.model import Mode
 
@@ -92,12 +95,25 @@ def say(line: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    cgroup = chosen_cgroup(args)
+    off = why_off()
+    if off:
+        return stay_off(off, instance_name(cgroup))
     output = Output(as_json=args.json)
-    options = Options(args.config, chosen_cgroup(args), args.mode, args.log, args.history)
+    options = Options(args.config, cgroup, args.mode, args.log, args.history)
     instance = asyncio.run(_run(options, output))
     if args.unload_on_exit:
         for pins in all_pins(instance):
             pins.remove()
+    return 0
+
+
+def stay_off(why: str, instance: str) -> int:
+    """Somebody was locked out: what an earlier agent left in force goes, too."""
+    with control.only_one(instance):
+        removed = sum(pins.remove() for pins in all_pins(instance))
+    gone = f", and {removed} links and maps were taken out of the kernel" if removed else ""
+    say(f"aegis: off: {why}: nothing is put in force{gone}")
     return 0
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from aegis.cli.main import main
-from aegis.cli.subject import by_path, by_pid, is_trusted, read_unit
 from aegis.policy.model import KERNEL, Identity
+from aegis.subject import by_path, by_pid, is_trusted, read_unit
 
 POLICY = """\
 [whitelist]
