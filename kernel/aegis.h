@@ -206,6 +206,7 @@ struct aegis_ports {
 
 /* One generation's constants; generations alternate between two slots. */
 struct aegis_config {
+	__u64 expires_boot_ns;		/* on trial: from then on the other slot's; 0: for good */
 	__u32 generation;
 	__u32 mode;			/* enum aegis_mode */
 	__u32 mask_count;
@@ -215,6 +216,7 @@ struct aegis_config {
 	__u8 refuses_inbound;		/* some program may be refused an inbound packet */
 	__u8 deny_socket_fds;		/* lsm.bpf.c: no sockets from other processes */
 	__u8 masks[64];			/* enum aegis_selector bits in use */
+	__u8 pad[4];
 };
 
 /* App 0 is the whitelist: what every program may reach. */
@@ -274,7 +276,7 @@ struct aegis_unit {
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */
-_Static_assert(sizeof(struct aegis_config) == 84, "config ABI");
+_Static_assert(sizeof(struct aegis_config) == 96, "config ABI");
 _Static_assert(sizeof(struct aegis_app) == 48, "app ABI");
 _Static_assert(sizeof(struct aegis_net_key) == 28, "net key ABI");
 #endif

@@ -9,11 +9,24 @@
 #include "history.bpf.h"
 #include "report.bpf.h"
 
+/*
+ * A policy on trial has a deadline. From then on the one before it, whose slot is left alone that
+ * long, is in force again: nobody has to live for that.
+ */
 static __always_inline struct aegis_config *current_config(void)
 {
 	__u32 zero = 0, *generation = bpf_map_lookup_elem(&active, &zero), slot;
+	struct aegis_config *config;
+	__u64 expires;
 
 	slot = generation ? *generation & 1 : 0;
+	config = bpf_map_lookup_elem(&configs, &slot);
+	if (!config)
+		return NULL;
+	expires = READ_ONCE(config->expires_boot_ns);
+	if (!expires || bpf_ktime_get_boot_ns() < expires)
+		return config;
+	slot ^= 1;
 	return bpf_map_lookup_elem(&configs, &slot);
 }
 

@@ -86,8 +86,10 @@ def rule_id(rule: Rule | None) -> int:
     return int.from_bytes(digest.digest(), "little") or 1
 
 
-def pack_tables(tables: Tables, generation: int, text_id: TextId) -> Packed:
-    """Number and pack *tables*.
+def pack_tables(
+    tables: Tables, generation: int, text_id: TextId, expires_boot_ns: int = 0
+) -> Packed:
+    """Number and pack *tables*; *expires_boot_ns*: when they are out of force again, or 0.
 
     :raises KernelError: naming the limit that is exceeded.
     """
@@ -97,7 +99,7 @@ def pack_tables(tables: Tables, generation: int, text_id: TextId) -> Packed:
     rules, masks = _pack_selectors(tables.selectors, generation, text_id)
     slot = generation & 1
     return Packed(
-        config=_pack_config(tables, generation, masks),
+        config=_pack_config(tables, generation, masks, expires_boot_ns),
         arrays={
             "apps": apps,
             "port_dirs": _numbered(ports.directories(), slot * lib.AEGIS_DIRS_MAX),
@@ -116,10 +118,11 @@ def _numbered(rows: list[tuple[int, bytes]], first: int) -> Entries:
     return [(index_key(first + number), row) for number, row in rows]
 
 
-def _pack_config(tables: Tables, generation: int, masks: list[int]) -> bytes:
+def _pack_config(tables: Tables, generation: int, masks: list[int], expires_boot_ns: int) -> bytes:
     if len(masks) > lib.AEGIS_MASKS_MAX:
         raise KernelError(f"over {lib.AEGIS_MASKS_MAX} combinations of selectors: too many")
     return layout("aegis_config").pack(
+        expires_boot_ns=expires_boot_ns,
         generation=generation,
         mode=MODES[tables.mode],
         mask_count=len(masks),

@@ -54,7 +54,6 @@ class Kernel:
         self._object: BpfObject | None = None
         self._adopted = False
         self._attached = False
-        self._wants_ingress = False
         self._tiers: Tiers | None = None
         self.tiers: tuple[Tier, ...] = ()
 
@@ -133,15 +132,25 @@ class Kernel:
         table.fill(list(entries.items()))
         table.clear(b"".join(key for key in list(table.keys()) if key not in entries))
 
-    def apply(self, tables: Tables) -> int:
+    def apply(self, tables: Tables, expires_boot_ns: int = 0) -> int:
         """See :meth:`BpfObject.apply`. Packets are looked at before a policy needs it."""
-        self._wants_ingress = tables.refuses_inbound
         if tables.refuses_inbound and self._attached:
             self._attach_or_update(INGRESS)
-        generation = self.object.apply(tables)
+        generation = self.object.apply(tables, expires_boot_ns)
         if self._attached:
             self._drop_unwanted()
         return generation
+
+    def confirm(self) -> None:
+        """See :meth:`BpfObject.confirm`."""
+        self.object.confirm()
+        self._drop_unwanted()
+
+    def take_back(self) -> None:
+        """See :meth:`BpfObject.take_back`."""
+        self.object.take_back()
+        if self._attached:
+            self._drop_unwanted()
 
     def retire(self) -> None:
         """See :meth:`BpfObject.retire`."""
@@ -154,7 +163,7 @@ class Kernel:
 
         :raises KernelError: when a hook is refused.
         """
-        for name in (*CGROUP, INGRESS) if self._wants_ingress else CGROUP:
+        for name in (*CGROUP, INGRESS) if self.object.may_refuse_inbound else CGROUP:
             self._attach_or_update(name)
         self._attached = True
         self._drop_unwanted()
@@ -177,7 +186,7 @@ class Kernel:
 
     def _drop_unwanted(self) -> None:
         """The program that sees every packet, once no rule needs it."""
-        if self._wants_ingress or INGRESS not in self.pins.names("links"):
+        if self.object.may_refuse_inbound or INGRESS not in self.pins.names("links"):
             return
         self.pins.remove_link(INGRESS)
         fd = self._links.pop(INGRESS, None)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main BPF object: load, maps, putting tables in force."""
 
-import sys
 from collections.abc import Mapping
 
 from aegis._bpf import ffi, lib
@@ -10,6 +9,8 @@ from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.programs import Programs
 from aegis.bpf.texts import Texts
+from aegis.bpf.trial import Trial, active_generation, confirm, next_generation, read_row, read_trial
+from aegis.errors import KernelError
 from aegis.policy.garbage import uncollected
 from aegis.policy.tables import Tables
 
@@ -81,8 +82,7 @@ class BpfObject(Programs):
         self.set_constants(".rodata.settings", settings)
         self.load()
         self.maps = {name: open_map(name, self.map_fd(name)) for name in MAPS}
-        active = self.maps["active"].get(KEY_OF_ONE) or b""
-        self.generation = int.from_bytes(active, sys.byteorder)
+        self.generation = active_generation(self.maps)
         self._held: dict[str, bytes] | None = None  # keys in the maps; None: not known
         self._superseded: dict[str, bytes] | None = None  # keys to delete, if any
         self._texts = Texts(self.maps)
@@ -96,41 +96,85 @@ class BpfObject(Programs):
             self.maps["procs"].put(KEY_OF_ONE, layout("aegis_proc").pack(flags=flags))
             self.maps["owners"].put(bytes(8), layout("aegis_owner").pack())
 
-    def apply(self, tables: Tables) -> int:
+    def apply(self, tables: Tables, expires_boot_ns: int = 0) -> int:
         """Put *tables* in force and return their generation; on error nothing changes.
 
         Fill the other half, verify, flip one cell, wait for every running
-        program to end. The old half is left to ``retire``.
+        program to end. The old half is left to ``retire``; with *expires_boot_ns*,
+        it is in force again from then on.
 
-        :raises KernelError: when a table is full or a limit exceeded.
+        :raises KernelError: when a table is full, a limit exceeded or a policy on trial.
         """
+        if self.trial is not None:
+            raise KernelError("a policy is on trial")
         self.retire()
-        fresh = self.generation + 1
+        fresh = self.next_generation
         old, self._held = self._held, None
         if old is None:
             self._sweep(keep=self.generation)
         try:
             with uncollected():
-                packed = pack_tables(tables, fresh, self._texts.number)
+                packed = pack_tables(tables, fresh, self._texts.number, expires_boot_ns)
             for name, entries in {**packed.arrays, **packed.hashes}.items():
                 self.maps[name].fill(entries)
             self.maps["configs"].put(index_key(fresh & 1), packed.config)
         except BaseException:
             self._sweep(keep=self.generation)
             raise
-        self.maps["active"].put(KEY_OF_ONE, index_key(fresh))
-        self.generation = fresh
-        check(lib.aegis_barrier(), "waiting for running programs")
-        if old is None:
+        self._flip(fresh)
+        if old is None and not expires_boot_ns:
             self._sweep(keep=fresh)
-        self._superseded = old or {}
+            old = {}
+        self._superseded = old
         self._held = {
             name: b"".join(key for key, _ in entries) for name, entries in packed.hashes.items()
         }
         return fresh
 
+    def _flip(self, generation: int) -> None:
+        self.maps["active"].put(KEY_OF_ONE, index_key(generation))
+        self.generation = generation
+        check(lib.aegis_barrier(), "waiting for running programs")
+
+    @property
+    def next_generation(self) -> int:
+        """What ``apply`` will return."""
+        return next_generation(self.maps)
+
+    @property
+    def trial(self) -> Trial | None:
+        """See :func:`read_trial`."""
+        return read_trial(self.maps)
+
+    @property
+    def may_refuse_inbound(self) -> bool:
+        """Whether what is in force, or may be without anybody's doing, refuses packets."""
+        halves = (0, 1) if self.trial is not None else (self.generation,)
+        return any(read_row(self.maps, half)["refuses_inbound"] for half in halves)
+
+    def confirm(self) -> None:
+        """Have what is on trial stay.
+
+        :raises KernelError: when nothing is, or not any more.
+        """
+        confirm(self.maps)
+        if self._superseded is None:
+            self._sweep(keep=self.generation)
+
+    def take_back(self) -> None:
+        """Put what was before the trial in force, as the kernel does by itself at its end."""
+        trial = self.trial
+        if trial is None:
+            return
+        self._flip(trial.fallback)
+        self._sweep(keep=trial.fallback)
+        # Texts stay until the next policy: what is in force again was numbered long ago.
+        self._held, self._superseded = self._superseded, None
+
     def retire(self) -> None:
         """Delete what ``apply`` put out of force; at the latest, the next ``apply`` does it."""
+        if self.trial is not None:
+            return  # it may be in force again
         old, self._superseded = self._superseded, None
         if old is None:
             return

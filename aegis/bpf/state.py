@@ -2,7 +2,6 @@
 """What is in the kernel, read from the pins: true with or without an agent."""
 
 import os
-import sys
 from dataclasses import dataclass
 
 from aegis._bpf import lib
@@ -14,6 +13,8 @@ from aegis.bpf.object import open_map, read_counters
 from aegis.bpf.pins import Pins
 from aegis.bpf.sums import SUM_MAPS, KernelSums
 from aegis.bpf.tiers import active_tiers
+from aegis.bpf.trial import MAPS as TRIAL_MAPS
+from aegis.bpf.trial import active_generation, read_row, read_trial
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class State:
     attached: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     tiers: tuple[str, ...] = ()  # optional ones in force
+    trial_s: float | None = None  # until what is in force is taken back; None: it stays
     foreign: tuple[str, ...] = ()  # other agents' ABIs that are still pinned
 
 
@@ -42,9 +44,8 @@ def read_state(instance: str) -> State:
     if not pins.exists():
         return State(instance, loaded=False, foreign=foreign)
     attached = tuple(name for name in pins.names("links") if _is_attached(pins, name))
-    generation = int.from_bytes(_value(pins, "active", 0, 4), sys.byteorder)
-    row, host = layout("aegis_config"), layout("aegis_host")
-    config = row.unpack(_value(pins, "configs", generation & 1, row.size))
+    generation, mode, trial_s = _read_policy(pins)
+    host = layout("aegis_host")
     counters = pins.open(pins.map_path("counters"))
     try:
         sums = read_counters(counters)
@@ -54,14 +55,32 @@ def read_state(instance: str) -> State:
         instance,
         loaded=True,
         generation=generation,
-        mode=str({number: mode for mode, number in MODES.items()}[config["mode"]]),
+        mode=mode,
         counters=sums,
         history=_read_history(pins),
         attached=attached,
         missing=tuple(name for name in (*TRACING, *CGROUP) if name not in attached),
         tiers=active_tiers(attached, host.unpack(_value(pins, "host", 0, host.size))),
+        trial_s=trial_s,
         foreign=foreign,
     )
+
+
+def _read_policy(pins: Pins) -> tuple[int, str, float | None]:
+    """Generation and mode of what decides now; for how many seconds, if it is on trial."""
+    maps: dict[str, Map] = {}
+    try:
+        for name in TRIAL_MAPS:
+            maps[name] = open_map(name, pins.open(pins.map_path(name)))
+        trial = read_trial(maps)
+        generation = trial.in_force if trial is not None else active_generation(maps)
+        config = read_row(maps, generation)
+    finally:
+        for table in maps.values():
+            os.close(table.fd)
+    mode = str({number: mode for mode, number in MODES.items()}[config["mode"]])
+    left = trial.left_s if trial is not None and not trial.is_over else None
+    return generation, mode, left
 
 
 def _is_attached(pins: Pins, name: str) -> bool:
