@@ -114,6 +114,11 @@ def abi_name() -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
 
 
+def build_name() -> str:
+    """Name the main object as it was compiled; agents of one name may share loaded programs."""
+    return hashlib.sha256((OUT / "aegis.bpf.o").read_bytes()).hexdigest()[:16]
+
+
 def build_extension() -> Path:
     """Compile the cffi binding and the shim; return the shared object."""
     from cffi import FFI  # noqa: PLC0415  # not needed for an sdist
@@ -126,7 +131,8 @@ def build_extension() -> Path:
     python = sysconfig.get_path("include")
     need_header("Python.h", python)
     flags = ["-O2", "-g", "-Wall", "-fPIC", "-shared", f"-ffile-prefix-map={ROOT}=."]
-    flags += [f'-DAEGIS_ABI="{abi_name()}"', f"-I{KERNEL}", f"-I{OUT}", f"-I{python}"]
+    flags += [f'-DAEGIS_ABI="{abi_name()}"', f'-DAEGIS_BUILD="{build_name()}"']
+    flags += [f"-I{KERNEL}", f"-I{OUT}", f"-I{python}"]
     hardening = ["-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wl,-z,relro,-z,now"]
     shims = sorted(KERNEL.glob("shim*.c"))
     run("cc", *flags, *hardening, source, *shims, "-lbpf", "-o", target)

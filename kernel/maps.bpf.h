@@ -69,6 +69,7 @@ AEGIS_MAP(budget, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_budget, 1, 0);
 AEGIS_MAP(spared, BPF_MAP_TYPE_HASH, __u32, struct aegis_spared, AEGIS_SPARED_MAX, 0);
 AEGIS_MAP(self_tests, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_self_test, AEGIS_OPTIONAL_MAX, 0);
 AEGIS_MAP(seeding, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_proc, 1, 0);	/* too big for a stack */
+AEGIS_MAP(watch, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_watch, 1, 0);	/* no program's */
 AEGIS_MAP(judgements, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_judge,
 	  AEGIS_JUDGE_MAX, BPF_F_MMAPABLE);
 

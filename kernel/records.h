@@ -188,6 +188,12 @@ struct aegis_budget {
 	__u32 pad;
 };
 
+/* The agent's own note, for the next one: what it had told of. */
+struct aegis_watch {
+	__u64 boot_ns;			/* when it looked; 0: never */
+	__u64 value[16];		/* what the counters were then */
+};
+
 /* A question to the judge program: the same code as the hooks, outside of them. */
 struct aegis_judge {
 	struct aegis_proc proc;		/* in: strings and flags */

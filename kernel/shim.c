@@ -14,15 +14,17 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include "shim.h"
+#include "shim_object.h"
 #include "objects.h"		/* from build.py: embedded[] */
-
-struct aegis_object {
-	struct bpf_object *bpf;
-};
 
 const char *aegis_abi(void)
 {
 	return AEGIS_ABI;		/* from build.py */
+}
+
+const char *aegis_build(void)
+{
+	return AEGIS_BUILD;		/* from build.py */
 }
 
 static char log_text[16384];
@@ -188,22 +190,21 @@ int aegis_program_fd(struct aegis_object *object, const char *name)
 	return program ? bpf_program__fd(program) : -ENOENT;
 }
 
-int aegis_attach_cgroup(struct aegis_object *object, const char *name, int cgroup_fd)
+int aegis_attach_cgroup(struct aegis_object *object, const char *name, int program_fd,
+			int cgroup_fd)
 {
 	struct bpf_program *program = find_program(object, name);
 
 	if (!program)
 		return -ENOENT;
 	/* A link implies allow-multi: other tools' programs stay attached. */
-	return bpf_link_create(bpf_program__fd(program), cgroup_fd,
+	return bpf_link_create(program_fd, cgroup_fd,
 			       bpf_program__expected_attach_type(program), NULL);
 }
 
-int aegis_attach_tracing(struct aegis_object *object, const char *name)
+int aegis_attach_tracing(int program_fd)
 {
-	struct bpf_program *program = find_program(object, name);
-
-	return program ? bpf_raw_tracepoint_open(NULL, bpf_program__fd(program)) : -ENOENT;
+	return bpf_raw_tracepoint_open(NULL, program_fd);
 }
 
 int aegis_link_update(int link_fd, int program_fd)

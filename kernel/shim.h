@@ -17,6 +17,8 @@ struct aegis_ring;
 
 /* Names the layout of all maps: equal names may share maps across agents. */
 const char *aegis_abi(void);
+/* Names the main object, byte for byte: equal names may share loaded programs. */
+const char *aegis_build(void);
 
 /* Life cycle: open kernel/NAME.bpf.c, reuse maps, load. NULL: see aegis_log(). */
 struct aegis_object *aegis_open(const char *name);
@@ -40,9 +42,30 @@ int aegis_can_signal(void);
 int aegis_map_fd(struct aegis_object *object, const char *name);
 int aegis_program_fd(struct aegis_object *object, const char *name);
 
-/* Links: each returns a new file descriptor. */
-int aegis_attach_cgroup(struct aegis_object *object, const char *program, int cgroup_fd);
-int aegis_attach_tracing(struct aegis_object *object, const char *program);
+/* Names by number, from 0 on, of what an opened object has; NULL after the last. */
+const char *aegis_program_name(struct aegis_object *object, int number);
+const char *aegis_constants_name(struct aegis_object *object, int number);
+
+/* What the kernel says of a program. *tag*: the kernel's digest of its instructions. */
+struct aegis_program_info {
+	uint32_t id;
+	uint32_t map_count;
+	uint8_t tag[8];
+	uint32_t maps[64];		/* ids of those it uses */
+};
+
+int aegis_ask_program(int fd, struct aegis_program_info *about);
+/* The id of a link's program. */
+int aegis_link_program(int link_fd);
+/* 1 if the map *fd* holds the constants *name* of *object*, as they are to be loaded, else 0. */
+int aegis_has_constants(struct aegis_object *object, const char *name, int fd);
+/* 1 if the map *fd* is of the type and the sizes of map *name*, else 0. */
+int aegis_is_map(struct aegis_object *object, const char *name, int fd);
+
+/* Links: each returns a new file descriptor. *program*: whose kind of hook it is. */
+int aegis_attach_cgroup(struct aegis_object *object, const char *program, int program_fd,
+			int cgroup_fd);
+int aegis_attach_tracing(int program_fd);
 int aegis_link_update(int link_fd, int program_fd);
 int aegis_link_detach(int link_fd);
 /* 1 while it runs; 0 once taken off its cgroup, though it may still be pinned. */

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aegis._bpf import lib
-from aegis.bpf import probe
+from aegis.bpf import adopt, probe
 from aegis.bpf.cgroup import instance_name, open_cgroup
 from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout
@@ -76,7 +76,9 @@ class Kernel:
         probe.require()
         mount_bpffs()
         self._adopted = self.pins.is_complete()
-        if not self._adopted:
+        if self._adopted:
+            self.pins.check()
+        else:
             self.pins.remove()  # what a crash in a first start left
         try:
             self._object = self._load()
@@ -84,8 +86,7 @@ class Kernel:
             if not self._adopted:
                 self._pin_maps()
             for name in TRACING:
-                # These links have no update: both run until the old pin goes.
-                self._keep(name, self.object.attach_tracing(name))
+                self._trace(name)
             seed = self.object.program_fd("aegis_seed")
             check(lib.aegis_iterate(seed), "listing the processes")
         except BaseException:
@@ -98,7 +99,7 @@ class Kernel:
             if self._adopted:
                 for name in self.pins.names("maps"):
                     reuse[name] = self.pins.open(self.pins.map_path(name))
-            return BpfObject(reuse)
+            return BpfObject(reuse, self.pins if self._adopted else None)
         finally:
             for fd in reuse.values():
                 os.close(fd)  # libbpf keeps duplicates
@@ -107,6 +108,16 @@ class Kernel:
         self.pins.create()
         for name in (*MAPS, *UNKEYED_MAPS):
             self.pins.pin(self.object.map_fd(name), self.pins.map_path(name))
+
+    def _trace(self, name: str) -> None:
+        """These links have no update: both run until the old one's pin goes."""
+        if name in self.pins.names("links"):
+            fd = self.pins.open(self.pins.link_path(name))
+            if adopt.link_program(fd) == adopt.ask(self.object.program_fd(name)).number:
+                self._links[name] = fd
+                return
+            os.close(fd)
+        self._keep(name, self.object.attach_tracing(name))
 
     def _learn_host(self) -> None:
         self.object.run("aegis_learn")
@@ -171,6 +182,9 @@ class Kernel:
         check(lib.aegis_iterate(seed), "listing the sockets")
         self._tiers = Tiers(self.object, self.pins, self.cgroup)
         self.tiers = self._tiers.start()
+        if not self.object.adopted:
+            adopt.keep(self.object, self.pins)
+        adopt.forget_others(self.pins)
         self.pins.complete()
         for other in self.pins.others():
             other.remove()
@@ -181,7 +195,12 @@ class Kernel:
         if name not in self.pins.names("links"):
             self._attach_new(name)
             return
-        fd = self._links[name] = self.pins.open(self.pins.link_path(name))
+        fd = self.pins.open(self.pins.link_path(name))
+        if not check(lib.aegis_link_attached(fd), f"asking about {name}"):
+            os.close(fd)  # somebody took it off its cgroup
+            self._attach_new(name)
+            return
+        self._links[name] = fd
         check(lib.aegis_link_update(fd, self.object.program_fd(name)), f"updating {name}")
 
     def _drop_unwanted(self) -> None:

@@ -94,6 +94,11 @@ class Map:
         """The kernel's own number for it, until the next boot."""
         return self._about("map_id")
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nobody can write to it any more, from user space."""
+        return self._about("frozen") == 1
+
     def _about(self, what: str) -> int:
         text = Path(f"/proc/self/fdinfo/{self.fd}").read_text()
         found = re.search(rf"^{what}:\s+(\d+)$", text, re.MULTILINE)

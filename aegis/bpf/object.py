@@ -4,9 +4,11 @@
 from collections.abc import Mapping
 
 from aegis._bpf import ffi, lib
+from aegis.bpf.adopt import adopt
 from aegis.bpf.generation import index_key, pack_tables
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
+from aegis.bpf.pins import Pins
 from aegis.bpf.programs import Programs
 from aegis.bpf.texts import Texts
 from aegis.bpf.trial import Trial, active_generation, confirm, next_generation, read_row, read_trial
@@ -41,6 +43,7 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "counters": (None, "aegis_counters"),
     "host": (None, "aegis_host"),
     "budget": (None, "aegis_budget"),
+    "watch": (None, "aegis_watch"),
     "judgements": (None, "aegis_judge"),
     "spared": (None, "aegis_spared"),
     "self_tests": (None, "aegis_self_test"),
@@ -63,30 +66,42 @@ def open_map(name: str, fd: int) -> Map:
 class BpfObject(Programs):
     """The main object, loaded. *reuse*: descriptors of maps to share instead of new ones.
 
+    *pins*: where programs may be that need not be loaded again; ``not_adopted``: why they were.
+
     :raises KernelError: with libbpf's and the verifier's own words.
     """
 
-    def __init__(self, reuse: Mapping[str, int] | None = None) -> None:
+    def __init__(self, reuse: Mapping[str, int] | None = None, pins: Pins | None = None) -> None:
         super().__init__("aegis")
         self.can_signal = bool(lib.aegis_can_signal())
+        self.not_adopted = ""
         try:
-            self._load(reuse or {})
+            self._load(reuse or {}, pins)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, reuse: Mapping[str, int]) -> None:
+    def _load(self, reuse: Mapping[str, int], pins: Pins | None) -> None:
         for name, fd in reuse.items():
             self.reuse(name, fd)
         settings = layout("aegis_settings").pack(can_signal=self.can_signal)
         self.set_constants(".rodata.settings", settings)
-        self.load()
+        self._adopt_or_load(reuse, pins)
         self.maps = {name: open_map(name, self.map_fd(name)) for name in MAPS}
         self.generation = active_generation(self.maps)
         self._held: dict[str, bytes] | None = None  # keys in the maps; None: not known
         self._superseded: dict[str, bytes] | None = None  # keys to delete, if any
         self._texts = Texts(self.maps)
         self._enter_nobody()
+
+    def _adopt_or_load(self, reuse: Mapping[str, int], pins: Pins | None) -> None:
+        try:
+            if pins is None:
+                raise KernelError("nothing is pinned")
+            adopt(self, pins, dict(reuse))
+        except KernelError as error:
+            self.not_adopted = str(error)
+            self.load()
 
     def _enter_nobody(self) -> None:
         """tgid 0 stands for processes that were not recorded, cookie 0 for their sockets."""
@@ -210,10 +225,12 @@ def read_counters(fd: int) -> dict[str, int]:
     """
     sums = ffi.new("uint64_t[16]")
     check(lib.aegis_sum_counters(fd, sums), "reading the counters")
+    return {name: int(sums[index]) for index, name in enumerate(counter_names())}
+
+
+def counter_names() -> list[str]:
+    """Of ``enum aegis_counter``, in its order and in lower case."""
     prefix = "AEGIS_COUNTER_"
     names = ffi.typeof("enum aegis_counter").relements
-    return {
-        name.removeprefix(prefix).lower(): int(sums[value])
-        for name, value in sorted(names.items(), key=lambda item: int(item[1]))
-        if name != prefix + "MAX"
-    }
+    ordered = sorted(names.items(), key=lambda item: int(item[1]))
+    return [name.removeprefix(prefix).lower() for name, _ in ordered if name != prefix + "MAX"]

@@ -68,6 +68,20 @@ class Pins:
                 raise KernelError(f"{folder}: not a directory of root's")
             folder.chmod(0o700)
 
+    def check(self) -> None:
+        """Return if nobody but root can have changed or opened what is pinned here.
+
+        :raises KernelError: naming the first place where others could.
+        """
+        for place in (PINS, self.instance, self.folder, *sorted(self.folder.rglob("*"))):
+            status = place.lstat()
+            if status.st_uid != 0 or status.st_mode & 0o077:
+                owner, mode = status.st_uid, stat.S_IMODE(status.st_mode)
+                raise KernelError(
+                    f"{place}: belongs to uid {owner}, mode {mode:04o}: others than root may have "
+                    "changed it; end the agent, `aegis unload`, and start again"
+                )
+
     def map_path(self, name: str) -> Path:
         return self.folder / "maps" / name
 

@@ -2,6 +2,7 @@
 """One BPF object in this process: opened, loaded, its programs and maps by name."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from aegis._bpf import ffi, lib
@@ -17,12 +18,22 @@ class Programs:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.adopted: dict[str, int] = {}  # programs that were loaded before, open
         self.handle: Any = lib.aegis_open(name.encode())
         if self.handle == ffi.NULL:
             raise KernelError(f"opening the BPF object {name} failed\n{_log()}")
 
+    def program_names(self) -> list[str]:
+        return _all_names(lib.aegis_program_name, self.handle)
+
+    def constants(self) -> list[str]:
+        """The sections of constants; after ``load`` they are maps of these names."""
+        return _all_names(lib.aegis_constants_name, self.handle)
+
     def reuse(self, name: str, fd: int) -> None:
         """Before ``load``: have map *name* be the one of *fd*."""
+        if not check(lib.aegis_is_map(self.handle, name.encode(), fd), f"asking about map {name}"):
+            raise KernelError(f"the pinned map {name} is another map")
         check(lib.aegis_reuse_map(self.handle, name.encode(), fd), f"adopting map {name}")
 
     def share(self, owner: "Programs") -> None:
@@ -53,15 +64,18 @@ class Programs:
         return check(lib.aegis_map_fd(self.handle, name.encode()), f"map {name}")
 
     def program_fd(self, name: str) -> int:
+        if name in self.adopted:
+            return self.adopted[name]
         return check(lib.aegis_program_fd(self.handle, name.encode()), f"program {name}")
 
     def attach_tracing(self, name: str) -> int:
         """Return a descriptor of the new link; the caller closes it."""
-        return check(lib.aegis_attach_tracing(self.handle, name.encode()), f"attaching {name}")
+        return check(lib.aegis_attach_tracing(self.program_fd(name)), f"attaching {name}")
 
     def attach_cgroup(self, name: str, cgroup_fd: int) -> int:
         """Return a descriptor of the new link; the caller closes it."""
-        result = lib.aegis_attach_cgroup(self.handle, name.encode(), cgroup_fd)
+        fd = self.program_fd(name)
+        result = lib.aegis_attach_cgroup(self.handle, name.encode(), fd, cgroup_fd)
         return check(result, f"attaching {name}")
 
     def run(self, name: str, argument: int = 0) -> int:
@@ -70,9 +84,19 @@ class Programs:
 
     def close(self) -> None:
         """Let go of everything that is not pinned or attached elsewhere."""
+        for fd in self.adopted.values():
+            os.close(fd)
+        self.adopted.clear()
         if self.handle != ffi.NULL:
             lib.aegis_close(self.handle)
             self.handle = ffi.NULL
+
+
+def _all_names(name_of: Callable[[Any, int], Any], handle: Any) -> list[str]:
+    found: list[str] = []
+    while (name := name_of(handle, len(found))) != ffi.NULL:
+        found.append(str(ffi.string(name).decode()))
+    return found
 
 
 def _log() -> str:
