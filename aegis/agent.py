@@ -16,6 +16,7 @@ from aegis.actions.processes import spared_pids
 from aegis.actions.react import OnRecord
 from aegis.actions.script import ScriptRunner
 from aegis.config.load import Loaded, load_policy
+from aegis.confirming import Confirming
 from aegis.existing import Existing
 from aegis.facts import Facts
 from aegis.metrics import MetricsFile
@@ -41,7 +42,8 @@ class Agent:
         self._tasks = Tasks(failed=self._stopping.set)
         self._parts = parts = make_parts(options, say, on_record)
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
-        self._requests = Requests(parts, self._reloading, stop=self._stopping.set)
+        self._confirming = Confirming(parts, self._reloading, self._tasks)
+        self._requests = Requests(parts, self._reloading, self._confirming, stop=self._stopping.set)
         self._metrics = MetricsFile(
             parts.kernel.measure, self._requests.status, parts.reactions.notice
         )
@@ -74,7 +76,7 @@ class Agent:
         try:
             kernel.spare(spared_pids())
             facts, recorder = self._make_lanes(loaded.policy)
-            await self._reloading.put_in_force(loaded.policy)
+            await self._confirming.start(loaded.policy)
             kernel.attach()
             self._reloading.tell_uncovered()
         except BaseException:
@@ -83,6 +85,7 @@ class Agent:
         self._server = await control_server.serve(self.instance, self._requests.handle)
         self._watch(facts, recorder)
         self._tasks.spawn(self._sweep_existing(facts))
+        self._tasks.spawn(self._confirming.warn())
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
         self._parts.say("aegis: ready")
 

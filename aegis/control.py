@@ -4,8 +4,8 @@
 This is what every command needs; the agent's end is ``control_server``, since
 asyncio takes a command as long to import as all else of it.
 
-``/run/aegis/INSTANCE.sock``; requests ``{"do": "reload" | "status" | "stop"}``,
-replies ``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
+``/run/aegis/INSTANCE.sock``; requests ``{"do": "reload" | "status" | …}``, with
+arguments beside it; replies ``{"ok": true, …}`` or ``{"ok": false, "error": "…"}``.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def _try_lock(path: Path) -> TextIO | None:
     return None
 
 
-def ask(instance: str, request: str) -> dict[str, Any]:
+def ask(instance: str, request: str, **arguments: str | float | bool) -> dict[str, Any]:
     """Return the agent's reply.
 
     :raises ControlError: when no agent answers, or with its own refusal.
@@ -87,7 +87,7 @@ def ask(instance: str, request: str) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(REPLY_S)
             client.connect(str(socket_path(instance)))
-            client.sendall(json.dumps({"do": request}).encode() + b"\n")
+            client.sendall(json.dumps({"do": request, **arguments}).encode() + b"\n")
             with client.makefile("rb") as stream:
                 line = stream.readline()
     except (FileNotFoundError, ConnectionError):

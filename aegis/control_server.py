@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aegis.control import socket_path
@@ -14,7 +14,8 @@ from aegis.errors import AegisError
 
 LINE_MAX = 65536
 
-Handler = Callable[[str], Awaitable[dict[str, Any]]]
+Request = Mapping[str, Any]
+Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 
 
 async def serve(instance: str, handle: Handler) -> asyncio.Server:
@@ -43,7 +44,9 @@ async def _answer(
         if _peer_uid(writer) != 0:
             return {"ok": False, "error": "only root may control the agent"}
         request = json.loads(line)
-        return {"ok": True, **await handle(str(request["do"]))}
+        if not isinstance(request["do"], str):
+            raise TypeError("do")
+        return {"ok": True, **await handle(request)}
     except AegisError as error:
         return {"ok": False, "error": str(error)}
     except (ValueError, TypeError, KeyError, TimeoutError):

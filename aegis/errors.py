@@ -20,3 +20,7 @@ class ScriptError(AegisError):
 
 class HistoryError(AegisError):
     """The history file cannot be read or written."""
+
+
+class LockOutError(AegisError):
+    """A policy would cut what the host is reached or repaired by."""

@@ -3,19 +3,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from aegis import systemd
+from aegis import lockout, systemd
 from aegis.bpf.tiers import LSM
+from aegis.bpf.trial import boot_ns
 from aegis.config.load import Loaded, load_policy
-from aegis.errors import AegisError
+from aegis.errors import AegisError, ControlError
 from aegis.parts import Parts
 from aegis.policy.compile import compile_policy
-from aegis.policy.model import Policy, Resolution
+from aegis.policy.model import Mode, Policy, Resolution
 from aegis.resolving import Resolving
 from aegis.tasks import Tasks
+
+Check = Callable[[Policy, Resolution], Awaitable[None]]
 
 
 class Reloading:
@@ -33,17 +36,49 @@ class Reloading:
         self.policy = Policy()
         self.in_force_since = time.monotonic()
         self.last_ok = True
+        self.held = ""  # why the files' policy is not what is in force
+        self.accepted: Callable[[], object] = bool  # called when a reload was asked for and done
 
-    async def put_in_force(self, policy: Policy) -> int:
-        """Compile and flip; an error changes nothing."""
-        parts, mode = self._parts, self._parts.options.mode
-        if mode is not None:
-            policy = replace(policy, settings=replace(policy.settings, mode=mode))
+    def overruled(self, policy: Policy) -> Policy:
+        """*policy* with what the command line says instead."""
+        mode = self._parts.options.mode
+        if mode is None:
+            return policy
+        return replace(policy, settings=replace(policy.settings, mode=mode))
+
+    async def put_in_force(
+        self, policy: Policy, seconds: float = 0.0, check: Check | None = None
+    ) -> int:
+        """Compile and flip; an error, also one of *check*, changes nothing.
+
+        *seconds*: on trial for so long; 0: for good.
+        """
+        policy = self.overruled(policy)
         resolution = await self._resolving.start(policy)
-        generation = await asyncio.to_thread(self._apply, policy, resolution)
+        try:
+            if check is not None:
+                await check(policy, resolution)
+            generation = await asyncio.to_thread(self._apply, policy, resolution, seconds)
+        except BaseException:
+            self._resolving.reject()
+            raise
+        self._resolving.accept()
+        self.held = ""
+        self._follow(policy)
+        return generation
+
+    def adopt(self, policy: Policy, *, known: bool = True) -> None:
+        """An earlier agent put it in force; *known*: it is *policy*, else only its number is."""
+        policy = self.overruled(policy)
+        if known:
+            self._parts.naming.add(self._parts.kernel.generation, policy)
+        self._follow(policy)
+
+    def _follow(self, policy: Policy) -> None:
+        """Everybody acts by *policy* from now on."""
+        parts = self._parts
         self.policy = policy
         self.in_force_since = time.monotonic()
-        self._resolving.accept()
         parts.context.names = self._resolving.labels()
         if parts.reactions.scripts is not None:
             parts.reactions.scripts.settings = policy.settings
@@ -52,13 +87,13 @@ class Reloading:
             parts.reactions.notifier.settings = policy.notify
         if parts.recorder is not None:
             parts.recorder.settings = policy.settings
-        return generation
 
-    def _apply(self, policy: Policy, resolution: Resolution) -> int:
+    def _apply(self, policy: Policy, resolution: Resolution, seconds: float = 0.0) -> int:
         tables = compile_policy(policy, resolution)
         # Known before the flip: the first record may come at once.
-        self._parts.naming.add(self._parts.kernel.generation + 1, policy)
-        return self._parts.kernel.apply(tables)
+        self._parts.naming.add(self._parts.kernel.next_generation, policy)
+        expires = boot_ns() + int(seconds * 1e9) if seconds else 0
+        return self._parts.kernel.apply(tables, expires)
 
     def tell_uncovered(self) -> None:
         """What the policy asks for and this kernel does not let us do must not pass unsaid."""
@@ -74,19 +109,33 @@ class Reloading:
 
     async def _names_changed(self, resolution: Resolution) -> None:
         async with self.lock:
-            try:
-                await asyncio.to_thread(self._apply, self.policy, resolution)
-            except AegisError as error:
-                self._tell_name("names-not-applied", f"names keep their old addresses: {error}", {})
-            else:
-                self._parts.context.names = self._resolving.labels()
+            if self.held or self._parts.kernel.trial is not None:
+                return  # not now: see apply_late_names()
+            await self._apply_names(resolution)
+
+    @property
+    def resolution(self) -> Resolution:
+        """What the names of the policy in force mean."""
+        return self._resolving.resolution
+
+    async def apply_late_names(self) -> None:
+        """What changed while a policy was on trial."""
+        await self._apply_names(self._resolving.resolution)
+
+    async def _apply_names(self, resolution: Resolution) -> None:
+        try:
+            await asyncio.to_thread(self._apply, self.policy, resolution)
+        except AegisError as error:
+            self._tell_name("names-not-applied", f"names keep their old addresses: {error}", {})
+        else:
+            self._parts.context.names = self._resolving.labels()
 
     def _tell_name(self, kind: str, message: str, fields: Mapping[str, Any]) -> None:
         self._parts.reactions.notice(kind, message, fields)
         self._parts.say(message)
 
-    async def reload(self) -> dict[str, Any]:
-        """Put the files' policy in force.
+    async def reload(self, *, knows: bool = False) -> dict[str, Any]:
+        """Put the files' policy in force; *knows*: even if it locks somebody out.
 
         :raises AegisError: with every reason; the old policy stays in force.
         """
@@ -94,8 +143,11 @@ class Reloading:
         async with self.lock:
             systemd.notify("RELOADING=1")
             try:
+                self.refuse_on_trial()
                 loaded = await asyncio.to_thread(load_policy, self._parts.options.config)
-                generation = await self.put_in_force(loaded.policy)
+                check = None if knows else self._check
+                generation = await self.put_in_force(loaded.policy, check=check)
+                self.accepted()
                 self.last_ok = True
             except AegisError as error:
                 self.last_ok = False
@@ -115,6 +167,20 @@ class Reloading:
             "rules": len(loaded.policy.rules),
             "warnings": [str(warning) for warning in loaded.warnings],
         }
+
+    def refuse_on_trial(self) -> None:
+        """
+        :raises ControlError: while a policy waits for confirmation.
+        """
+        trial = self._parts.kernel.trial
+        if trial is not None:
+            left = f"for {max(trial.left_s, 0):.0f} s more"
+            raise ControlError(f"a policy is on trial {left}: aegis confirm, or confirm --no")
+
+    async def _check(self, policy: Policy, resolution: Resolution) -> None:
+        """From watching to enforcing is the one step that can lock out who just watched."""
+        if self.policy.settings.mode is Mode.OBSERVE:
+            await lockout.check(self._parts, policy, resolution)
 
     async def _retire(self) -> None:
         async with self.lock:

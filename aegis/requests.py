@@ -5,8 +5,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from aegis.confirming import Confirming
+from aegis.control_server import Request
 from aegis.errors import ControlError
 from aegis.parts import Parts
 from aegis.reloading import Reloading
@@ -15,24 +18,40 @@ from aegis.reloading import Reloading
 class Requests:
     """*stop* is called when the agent is asked to end."""
 
-    def __init__(self, parts: Parts, reloading: Reloading, stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        reloading: Reloading,
+        confirming: Confirming,
+        stop: Callable[[], None],
+    ) -> None:
+        self._confirming = confirming
         self._parts = parts
         self._reloading = reloading
         self._stop = stop
         self._started = time.monotonic()
 
-    async def handle(self, request: str) -> dict[str, Any]:
+    async def handle(self, request: Request) -> dict[str, Any]:
         """See ``control`` for the requests there are."""
-        if request == "reload":
-            return await self._reloading.reload()
-        if request == "status":
-            return self.status()
-        if request == "record":
-            return await self._record()
-        if request == "stop":
-            self._stop()
-            return {"pid": os.getpid()}
-        raise ControlError(f"unknown request {request!r}")
+        match request:
+            case {"do": "reload"}:
+                return await self._reloading.reload(knows=bool(request.get("knows")))
+            case {"do": "apply", "config": str(config), "seconds": int(seconds) | float(seconds)}:
+                path = Path(config) if config else self._parts.options.config
+                knows = bool(request.get("knows"))
+                return await self._confirming.apply(path, seconds, knows=knows)
+            case {"do": "confirm"}:
+                return await self._confirming.confirm()
+            case {"do": "give-back"}:
+                return await self._confirming.give_back()
+            case {"do": "status"}:
+                return self.status()
+            case {"do": "record"}:
+                return await self._record()
+            case {"do": "stop"}:
+                self._stop()
+                return {"pid": os.getpid()}
+        raise ControlError(f"unknown request {request['do']!r}")
 
     async def _record(self) -> dict[str, Any]:
         """Put in history what was decided until now."""
@@ -58,6 +77,7 @@ class Requests:
             "tiers": {tier.name: tier.reason for tier in parts.kernel.tiers},
             "policy_age_s": round(time.monotonic() - self._reloading.in_force_since, 1),
             "last_reload_ok": self._reloading.last_ok,
+            "held": self._reloading.held,
             "kills": reactions.killer.counts(),
             "scripts": reactions.scripts.counts() if reactions.scripts else {},
             "notifications": dict(reactions.notifier.outcomes) if reactions.notifier else {},

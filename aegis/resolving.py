@@ -29,6 +29,7 @@ class Resolving:
         self._tell = tell
         self._book = NameBook()
         self._names: Mapping[str, tuple[Where, ...]] = {}
+        self._accepted: Mapping[str, tuple[Where, ...]] = {}  # of the policy in force
         self._told: set[str] = set()
         self._resolution = Resolution()
         self._changed = asyncio.Event()
@@ -44,8 +45,20 @@ class Resolving:
 
     def accept(self) -> None:
         """The policy last given to ``start`` is in force: forget other names."""
+        self._accepted = self._names
         self._book.keep_only(self._names)
         self._changed.set()
+
+    def reject(self) -> None:
+        """The policy last given to ``start`` is not in force after all: its names go."""
+        self._names = self._accepted
+        self._book.keep_only(self._names)
+        self._resolution = self._book.resolution()
+
+    @property
+    def resolution(self) -> Resolution:
+        """What names mean, as last looked up."""
+        return self._resolution
 
     def labels(self) -> dict[Address, str]:
         """Address to the name whose rule allowed it."""

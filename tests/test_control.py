@@ -21,10 +21,10 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "run"
 
 
-async def handle(request: str) -> dict[str, Any]:
-    if request == "fail":
+async def handle(request: control_server.Request) -> dict[str, Any]:
+    if request["do"] == "fail":
         raise ControlError("no such thing")
-    return {"did": request}
+    return {"did": request["do"]}
 
 
 def converse(client: Callable[[], Any]) -> Any:

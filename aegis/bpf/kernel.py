@@ -17,6 +17,7 @@ from aegis.bpf.pins import Pins, mount_bpffs
 from aegis.bpf.ring import Ring
 from aegis.bpf.sums import KernelSums
 from aegis.bpf.tiers import Tier, Tiers
+from aegis.bpf.trial import Trial
 from aegis.errors import KernelError
 from aegis.policy.tables import Tables
 
@@ -162,6 +163,16 @@ class Kernel:
         self.object.take_back()
         if self._attached:
             self._drop_unwanted()
+
+    @property
+    def trial(self) -> Trial | None:
+        """What is on trial, until it is confirmed or taken back."""
+        return self.object.trial
+
+    @property
+    def next_generation(self) -> int:
+        """What the next ``apply`` will return."""
+        return self.object.next_generation
 
     def retire(self) -> None:
         """See :meth:`BpfObject.retire`."""

@@ -89,6 +89,8 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
             problems.append(f"{message} for")
     if counters["broken"]:
         problems.append(f"{counters['broken']} connections were refused for a broken table")
+    if agent is not None and agent["held"]:
+        problems.append(agent["held"])
     if agent is not None and agent["existing"]["failed"]:
         failed = agent["existing"]["failed"]
         problems.append(f"{failed} connections older than the agent could not be closed")
@@ -101,6 +103,8 @@ def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str])
     if state.loaded:
         print(f"instance   {state.instance}")
         print(f"mode       {state.mode}, generation {state.generation}")
+    if state.trial_s is not None:
+        print(f"on trial   {state.trial_s:.0f} s more, then taken back (aegis confirm keeps it)")
     if agent is not None:
         print(f"agent      PID {agent['pid']}, up {agent['uptime_s']} s, {agent['rules']} rules")
         print(f"policy     {printable(agent['config'])}")
