@@ -174,15 +174,24 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 {
 	struct aegis_config *config = current_config();
 	struct aegis_proc *proc = current_proc();
+	struct aegis_owner *owner = NULL;
+	struct aegis_proc *owning;
 	struct decision d = {};
 	struct flow flow = {};
-	__u64 class_;
+	__u64 class_, cookie = 0;
 
 	count(AEGIS_COUNTER_DECIDED);
 	if (!config || !proc)
 		return broken();
+	if (hook == AEGIS_HOOK_CONNECT)
+		cookie = aegis_subflow_of(ctx, proc->flags & AEGIS_ID_KTHREAD);
+	if (cookie) {
+		owning = bpf_map_lookup_elem(&listeners, &cookie);
+		owner = owning ? bpf_map_lookup_elem(&owners, &cookie) : NULL;
+		proc = owner ? owning : proc;
+	}
 	/* Before the flow is parsed: the verifier follows each of its branches. */
-	class_ = class_of(proc, NULL, config);
+	class_ = class_of(proc, owner, config);
 	parse_destination(&flow, ctx, hook, is_v6);
 	if (!aegis_decide(&d, config, class_, proc->flags, &flow))
 		return broken();
@@ -191,7 +200,7 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 	count_verdict(proc, &d, &flow);
 	if (d.report) {
 		parse_source(&flow, ctx);
-		aegis_report(proc, NULL, config, &d, &flow);
+		aegis_report(proc, owner, config, &d, &flow);
 	}
 	return d.verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_DENY : AEGIS_ALLOW;
 }
@@ -231,7 +240,7 @@ static __always_inline bool is_ordinary(__u32 type, __u32 protocol)
 		protocol == AEGIS_PROTOCOL_ICMPV6);
 }
 
-/* An enum aegis_socket bit; 0: of a kind that no word of the policy allows. */
+/* An enum aegis_socket bit. */
 static __always_inline __u16 kind_of(__u32 type, __u32 protocol)
 {
 	bool icmp = protocol == AEGIS_PROTOCOL_ICMP || protocol == AEGIS_PROTOCOL_ICMPV6;
@@ -246,7 +255,7 @@ static __always_inline __u16 kind_of(__u32 type, __u32 protocol)
 	case AEGIS_PROTOCOL_UDPLITE:
 		return AEGIS_SOCKET_UDPLITE;
 	default:
-		return 0;
+		return AEGIS_SOCKET_OTHER;
 	}
 }
 
@@ -259,6 +268,8 @@ int aegis_socket(struct bpf_sock *ctx)
 	struct decision d = {};
 	__u64 class_;
 
+	if (ctx->protocol == AEGIS_PROTOCOL_MPTCP)
+		bpf_get_socket_cookie(ctx);	/* makes it: see aegis_subflow_of() */
 	if (is_ordinary(ctx->type, ctx->protocol))
 		return AEGIS_ALLOW;
 	config = current_config();

@@ -129,6 +129,8 @@ enum aegis_socket {
 	AEGIS_SOCKET_RAW = 8,
 	AEGIS_SOCKET_PACKET = 16,
 	AEGIS_SOCKET_ICMP = 32,		/* raw, but of ICMP only */
+	AEGIS_SOCKET_VSOCK = 64,
+	AEGIS_SOCKET_OTHER = 128,	/* none of these: L2TP, Bluetooth, CAN, ... */
 };
 
 /* Identity flags, taken from the executed file at exec. */

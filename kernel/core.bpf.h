@@ -22,6 +22,7 @@
 #define AF_NETLINK 16
 #define AF_PACKET 17
 #define AF_ALG 38
+#define AF_VSOCK 40
 #define AF_XDP 44
 #define SOCK_RAW 3
 #define S_IFMT 0170000
@@ -223,6 +224,10 @@ struct sock {
 	unsigned char sk_userlocks : 4;
 	unsigned short sk_protocol;
 	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct mptcp_sock {			/* begins with a struct sock */
+	struct sock *first;
 };
 
 struct socket {

@@ -22,10 +22,6 @@ struct inet_sock {
 	int mc_index;
 };
 
-struct mptcp_sock {
-	struct sock *first;
-};
-
 #pragma clang attribute pop
 
 /*

@@ -42,10 +42,18 @@ conclude(struct aegis_proc *proc, struct aegis_config *config, struct decision *
 
 /* ---- socket(): families that no cgroup hook sees ---- */
 
-/* What `sockets` calls packet sees the wire; there is no word that allows the rest. */
+/* An enum aegis_socket bit; what `sockets` calls packet sees the wire. */
 static __always_inline __u16 kind_of(int family)
 {
-	return family == AF_PACKET || family == AF_XDP ? AEGIS_SOCKET_PACKET : 0;
+	switch (family) {
+	case AF_PACKET:
+	case AF_XDP:
+		return AEGIS_SOCKET_PACKET;
+	case AF_VSOCK:
+		return AEGIS_SOCKET_VSOCK;
+	default:
+		return AEGIS_SOCKET_OTHER;
+	}
 }
 
 SEC("lsm/socket_create")

@@ -196,6 +196,29 @@ int aegis_seed_sockets(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
+/* ---- MPTCP: a worker of the kernel connects further subflows, in the owner's stead ---- */
+
+/*
+ * Who connects an MPTCP socket owns it from then on. Returns the cookie of the one a kernel
+ * thread connects a subflow of, else 0. socket() made it: what is older than us has none.
+ */
+static __noinline __u64 aegis_subflow_of(struct bpf_sock_addr *ctx, bool is_kthread)
+{
+	struct bpf_sock *subflow = ctx->sk;
+	struct sock *sk;
+	__u64 cookie;
+
+	if (!subflow || !bpf_core_type_exists(struct mptcp_sock))
+		return 0;
+	sk = (void *)bpf_skc_to_mptcp_sock(subflow);
+	if (!sk)
+		return 0;
+	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	if (cookie && !is_kthread)
+		label_socket((void *)sk, cookie);
+	return is_kthread ? cookie : 0;
+}
+
 /* ---- the end of a socket ---- */
 
 SEC("cgroup/sock_release")

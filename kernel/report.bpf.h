@@ -215,7 +215,7 @@ kill_is_due(struct aegis_proc *proc, const struct decision *d, const struct flow
 
 /*
  * A global function: verified once, and not for each way into it.
- * *owner*: NULL for the caller's.
+ * *owner*: NULL for the caller's. Of a connect() it is another process.
  */
 __noinline int
 aegis_report(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config,
@@ -229,7 +229,9 @@ aegis_report(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_co
 	if (!proc || !config || !d || !flow)
 		return 0;
 	detent_ns = d->detent_s * 1000000000ULL;
-	kill = kill_is_due(proc, d, flow, now) ? kill_current(proc, config, d, now) : AEGIS_KILL_NONE;
+	kill = !kill_is_due(proc, d, flow, now) ? AEGIS_KILL_NONE :
+	       owner && flow->hook == AEGIS_HOOK_CONNECT ? AEGIS_KILL_AGENT :
+	       kill_current(proc, config, d, now);
 	if (detent_ns) {
 		fill_detent_key(&key, proc, d, flow);
 		silent = !begin_detent(&key, now, detent_ns, &suppressed);

@@ -149,17 +149,21 @@ A cell says what happened and, in brackets, the hook whose event told of it:
 * **SIGKILL**: killed in the kernel, before its call returned. Where a rule kills and the cell is
   an errno, it was refused in the kernel and the agent sends the signal a moment later, or not, as
   for what sends nothing (a UDP connect);
-* **nothing**: no error, and nothing arrived;
+* **nothing**: no error, and nothing arrived. An MPTCP subflow is a kernel worker's call: the
+  program is told nothing, and killed by the agent;
 * **absent**: this kernel does not have it, for any program;
 * **not seen**: no event was raised. On the map none should be.
 
 `aegis status --coverage` says the same of the running kernel, by probing.
 The 6.18 kernel has no modules (no SCTP, L2TP, vsock loopback) and no BPF LSM;
-the others are Debian's own, in virtual machines, attached at the root cgroup."""
+the others are Debian's own, in virtual machines, attached at the root cgroup, with the BPF LSM
+active: where their frames and vsock differ, it is the LSM that decides."""
 
 _OPEN_HEAD = """\
 A rule that blocks does not stop these, whatever `actions` say. AF_PACKET, AF_XDP, raw sockets and
-tun need CAP_NET_RAW or CAP_NET_ADMIN in the network namespace they send in.
+tun need CAP_NET_RAW or CAP_NET_ADMIN in the network namespace they send in. Connected sockets that
+are passed or taken are refused with `[global] deny_socket_fds = true` where the BPF LSM is active
+(tests/kernel/test_handed_over.py); a listener that an init made for a service is the service's.
 """
 
 

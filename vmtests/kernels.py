@@ -35,9 +35,9 @@ PACKAGE = "linux-image-amd64"
 # Not what runs in a guest: about the language, the agent's own process, the harness or the size
 # of a policy, and so the same on every kernel; emulated, each would take minutes. That lists are
 # looked up alike on each kernel, test_prove shows there. Some only for their time, which is to be
-# found: test_coverage (8 min), and what starts an agent for each test (10 s each): by hand.
+# found: what starts an agent for each test (10 s each): by hand.
 NOT_IN_GUESTS = (
-    "test_coverage", "test_destinations", "test_detent", "test_env_script", "test_existing",
+    "test_destinations", "test_detent", "test_env_script", "test_existing",
     "test_founding", "test_handover", "test_harness", "test_history", "test_keys",
     "test_kill_limits", "test_life", "test_log", "test_metrics", "test_names", "test_notify",
     "test_observe", "test_reload", "test_size", "test_status_coverage", "test_transparency",

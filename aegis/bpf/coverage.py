@@ -37,8 +37,7 @@ class Traffic:
 _CONNECT = ("aegis_connect4", "aegis_connect6")
 _SENDMSG = ("aegis_sendmsg4", "aegis_sendmsg6")
 _BIND = ("aegis_bind4", "aegis_bind6")
-_OTHER = ("aegis_socket_create",)  # kernel/lsm.bpf.c
-_FAMILY = ("aegis_socket_create",)  # where the BPF LSM is active
+_OTHER = ("aegis_socket_create",)  # kernel/lsm.bpf.c, where the BPF LSM is active
 _CAME = ("aegis_sockops", "aegis_recvmsg4", "aegis_recvmsg6")
 
 TRAFFIC = (
@@ -57,10 +56,14 @@ TRAFFIC = (
         (*_BIND, "aegis_ingress"),
         _CAME,
     ),
-    Traffic("subflow", "MPTCP subflows to further addresses of the peer", seen_by=_CONNECT),
+    Traffic("subflow", "MPTCP subflows to further addresses of the peer", _CONNECT),
     Traffic("activated", "who connects to a TCP listener that another program made"),
     Traffic("inherited", "connections a program was born with"),
-    Traffic("passed", "connected sockets passed by another program or taken from one"),
+    Traffic(
+        "passed",
+        "connected sockets passed by another program or taken from one"
+        " (refused with deny_socket_fds where the BPF LSM is active)",
+    ),
     Traffic("ping", "ICMP echo (ping) sockets, which every program may use"),
     Traffic("frame", "frames through AF_PACKET and AF_XDP", _OTHER),
     Traffic("tun", "packets through a tun device of the program's own"),

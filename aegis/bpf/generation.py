@@ -29,6 +29,8 @@ SOCKETS = {
     "raw": lib.AEGIS_SOCKET_RAW,
     "packet": lib.AEGIS_SOCKET_PACKET,
     "icmp": lib.AEGIS_SOCKET_ICMP,
+    "vsock": lib.AEGIS_SOCKET_VSOCK,
+    "other": lib.AEGIS_SOCKET_OTHER,
 }
 MODES = {Mode.ENFORCE: lib.AEGIS_MODE_ENFORCE, Mode.OBSERVE: lib.AEGIS_MODE_OBSERVE}
 DIRECTIONS = {

@@ -121,8 +121,8 @@ def _hook(flow: Flow) -> int:
 
 
 def socket_bits(kind: str) -> int:
-    """The words that allow a socket of *kind*; 0 for a kind that none does."""
-    bits = SOCKETS.get(kind, 0)
+    """The words that allow a socket of *kind*."""
+    bits = SOCKETS[kind]
     return int(bits | lib.AEGIS_SOCKET_RAW if kind == "icmp" else bits)
 
 

@@ -11,7 +11,7 @@ from aegis.config.limits import CMDLINE_BYTES, EXE_BYTES, PATH_BYTES, UID, UNIT_
 from aegis.policy.model import KERNEL, Actions
 
 ACTIONS = ("log", "notify", "block", "kill", "allow")
-SOCKETS = ("sctp", "dccp", "udplite", "raw", "packet", "icmp")
+SOCKETS = ("sctp", "dccp", "udplite", "raw", "packet", "icmp", "vsock", "other")
 SCRIPT = "script:"
 
 

@@ -249,8 +249,8 @@ class Identity:
 class Flow:
     """One attempt: outbound *address*/*port* is the destination; inbound it is
 
-    the peer's address and our own port. With *socket* it is neither: a word of
-    ``sockets``, or another text for a kind that no word allows.
+    the peer's address and our own port. With *socket*, a word of ``sockets``, it
+    is neither.
     """
 
     address: Address

@@ -49,7 +49,7 @@ ignore = true
 exe = "giver"
 ignore = true
 """
-_SOCKETS = 'sockets = ["sctp", "dccp", "udplite", "raw", "packet", "icmp"]'
+_SOCKETS = 'sockets = ["sctp", "dccp", "udplite", "raw", "packet", "icmp", "vsock", "other"]'
 _ALLOWING = {
     "client": f'ports = ["20000-20999"]\n{_SOCKETS}',
     "subflow": 'ports = ["20000-20999"]',

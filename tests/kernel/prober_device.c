@@ -72,18 +72,13 @@ int packet(const struct target *target)
 					sizeof(to))));
 }
 
-/* Memory of ours for frames, and the rings the kernel insists on. */
+/* Memory of ours for frames, and the rings the kernel insists on; not bound yet. */
 static int set_up_xdp(int fd, char *frames)
 {
 	struct xdp_umem_reg memory = {
 		.addr = (uintptr_t)frames,
 		.len = FRAMES * FRAME_SIZE,
 		.chunk_size = FRAME_SIZE,
-	};
-	struct sockaddr_xdp at = {
-		.sxdp_family = AF_XDP,
-		.sxdp_flags = XDP_COPY,
-		.sxdp_ifindex = if_nametoindex("lo"),
 	};
 	int size = FRAMES;
 
@@ -92,12 +87,17 @@ static int set_up_xdp(int fd, char *frames)
 	    setsockopt(fd, SOL_XDP, XDP_UMEM_COMPLETION_RING, &size, sizeof(size)) ||
 	    setsockopt(fd, SOL_XDP, XDP_TX_RING, &size, sizeof(size)))
 		return -errno;
-	return result(bind(fd, (void *)&at, sizeof(at)));
+	return 0;
 }
 
-/* Put frame 0 on the ring and wake the kernel. */
+/* Put frame 0 on the ring, bind and wake the kernel. Linux 6.1 maps no ring once bound. */
 static int transmit(int fd, uint32_t length)
 {
+	struct sockaddr_xdp at = {
+		.sxdp_family = AF_XDP,
+		.sxdp_flags = XDP_COPY,
+		.sxdp_ifindex = if_nametoindex("lo"),
+	};
 	struct xdp_mmap_offsets offsets;
 	socklen_t size = sizeof(offsets);
 	struct xdp_desc *descriptors;
@@ -112,6 +112,8 @@ static int transmit(int fd, uint32_t length)
 	descriptors = (void *)(ring + offsets.tx.desc);
 	descriptors[0] = (struct xdp_desc){ .len = length };
 	__atomic_store_n((uint32_t *)(ring + offsets.tx.producer), 1, __ATOMIC_RELEASE);
+	if (bind(fd, (void *)&at, sizeof(at)))
+		return -errno;
 	return result(sendto(fd, NULL, 0, MSG_DONTWAIT, NULL, 0));
 }
 

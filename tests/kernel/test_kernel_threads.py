@@ -2,9 +2,11 @@
 """The kernel's own threads are one program, with a name that no file can have.
 
 The second subflow of an MPTCP connection is connected by a kernel worker, in the
-cgroup of the program whose connection it joins.
+cgroup of the program whose connection it joins. Of a socket that is older than the
+agent nobody knows whose it is, so that it is the worker's; of others it is the owner's.
 """
 
+import signal
 import socket
 import subprocess
 import time
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.agent import Agent, Event, field
+from tests.kernel.agent import Agent, field
 from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4, REMOTE4_OTHER, Network
 from tests.kernel.programs import Programs
@@ -38,44 +40,77 @@ ports = ["8086"]
 actions = ["log", "block"]
 """
 UNSAID = POLICY.partition("[[app]]")[0]
+QUIET = f'[whitelist]\nprograms = ["{KERNEL}"]\n'
 
-# Connects, and stays until it is told to end: the second subflow comes meanwhile.
+# Connects at once, and again for each line; the next line closes that one.
 CLIENT = f"""
 import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_STREAM, {MPTCP}) as client:
+def connect():
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, {MPTCP})
     client.connect(("{REMOTE4}", {PORT}))
     client.sendall(b"hello")
     client.recv(5)
-    sys.stdin.read()
+    return client
+old = connect()
+for line in sys.stdin:
+    with connect():
+        sys.stdin.readline()
 """
 
 
 class Subflows:
-    """An MPTCP server, and a kernel that joins a second subflow to each connection to it."""
+    """An MPTCP client, connected since before the agent started, and its server.
+
+    Where the server announces a second address, a kernel worker joins it to the connection.
+    """
 
     def __init__(self, network: Network, workshop: Workshop, programs: Programs) -> None:
-        self._network, self._programs = network, programs
-        # Under a name of its own: the harness has a rule for the Python that it runs on.
-        self._client = workshop.install("subflows-client", PYTHON)
-        self._ip("limits", "set", "subflow", "1", "add_addr_accepted", "0")
-        self._ip("endpoint", "add", REMOTE4_OTHER, "dev", "lo", "subflow")
+        self._network = network
+        self._ip("limits", "set", "subflow", "8", "add_addr_accepted", "8")
         self._server = network.call(socket.socket, socket.AF_INET, socket.SOCK_STREAM, MPTCP)
         self._server.settimeout(PATIENCE)
-        self._server.bind((REMOTE4, PORT))
+        self._server.bind(("0.0.0.0", PORT))  # both addresses
         self._server.listen()
+        # Under a name of its own: the harness has a rule for the Python that it runs on.
+        client = workshop.install("subflows-client", PYTHON)
+        self._program = programs.start(client, "-c", CLIENT)
+        self._old = self._accept()
 
     def _ip(self, *words: str) -> None:
         self._network.call(subprocess.run, ["ip", "mptcp", *words], check=True)
 
+    def _accept(self) -> socket.socket:
+        connection, _ = self._server.accept()
+        connection.settimeout(PATIENCE)
+        connection.sendall(connection.recv(5))
+        return connection
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """While the block lasts the server has a second address, and says so."""
+        self._ip("endpoint", "add", REMOTE4_OTHER, "id", "7", "dev", "lo", "signal")
+        try:
+            yield
+        finally:
+            self._ip("endpoint", "flush")
+
     @contextmanager
     def connected(self) -> Iterator[int]:
-        """While the block lasts a program is connected; gives its pid."""
-        program = self._programs.start(self._client, "-c", CLIENT)
-        connection, _ = self._server.accept()
-        with connection:
-            connection.sendall(connection.recv(5))
-            yield program.pid
-        program.communicate(timeout=PATIENCE)
+        """While the block lasts the client has another connection; gives its pid."""
+        self._say("connect")
+        with self._accept():
+            yield self._program.pid
+        if self._program.poll() is None:
+            self._say("close")
+
+    def ended(self) -> int:
+        """The client's exit code."""
+        return self._program.wait(timeout=PATIENCE)
+
+    def _say(self, line: str) -> None:
+        assert self._program.stdin is not None
+        self._program.stdin.write(f"{line}\n")
+        self._program.stdin.flush()
 
     def joined(self) -> int:
         """Second subflows that reached the server so far."""
@@ -90,12 +125,16 @@ class Subflows:
             time.sleep(0.02)
 
     def close(self) -> None:
+        self._program.communicate(timeout=PATIENCE)
+        self._old.close()
         self._server.close()
-        self._ip("endpoint", "flush")
 
 
 @pytest.fixture(scope="module")
-def subflows(network: Network, workshop: Workshop, programs: Programs) -> Iterator[Subflows]:
+def subflows(
+    agents: Agents, network: Network, workshop: Workshop, programs: Programs
+) -> Iterator[Subflows]:
+    agents.close()
     made = Subflows(network, workshop, programs)
     try:
         yield made
@@ -103,50 +142,46 @@ def subflows(network: Network, workshop: Workshop, programs: Programs) -> Iterat
         made.close()
 
 
-def since_reload(agent: Agent) -> dict[str, object]:
+def at_second_address(agent: Agent) -> dict[str, object]:
     """What only an event of the policy in force has: a worker may still be at an earlier one's."""
-    return {"process__executable": KERNEL, "aegis__generation": agent.status()["generation"]}
-
-
-def of_the_kernel(agent: Agent, since: int) -> Event:
-    """The event of a worker that connected to our server."""
-    return agent.wait_event(since, destination__port=PORT, **since_reload(agent))
+    return {
+        "destination__ip": REMOTE4_OTHER,
+        "destination__port": PORT,
+        "aegis__generation": agent.status()["generation"],
+    }
 
 
 def test_a_kernel_thread_is_reported_as_what_it_is(agents: Agents, subflows: Subflows) -> None:
     """Without a rule it is an unconfigured program; the event says which thread it was."""
     agent, _ = agents.share(UNSAID)
     since, before = agent.mark(), subflows.joined()
-    with subflows.connected() as pid:
-        event = of_the_kernel(agent, since)
+    with subflows.announced():
+        event = agent.wait_event(since, **at_second_address(agent))
         subflows.wait_joined(before + 1)
     assert field(event, "rule.name") == "unconfigured"
     assert field(event, "process.name") == KERNEL
-    assert field(event, "process.pid") != pid
     assert field(event, "process.command_line").startswith("kworker/")
     assert set(field(event, "aegis.identity")) == {"host-fs", "trusted", "kthread"}
 
 
 def test_a_rule_for_kernel_threads_governs_them(agents: Agents, subflows: Subflows) -> None:
-    """``path = "[kernel]"``: what it does not list is refused to them, and to nobody else."""
+    """``path = "[kernel]"``: what it does not list is refused to them."""
     agent, policy = agents.share(POLICY)
     since, before = agent.mark(), subflows.joined()
-    with subflows.connected() as pid:
-        event = of_the_kernel(agent, since)
+    with subflows.announced():
+        event = agent.wait_event(since, **at_second_address(agent))
         agent.settle()
         assert subflows.joined() == before
+    assert field(event, "process.executable") == KERNEL
     assert field(event, "rule.name") == policy.rule(f'path = "{KERNEL}"')
     assert field(event, "aegis.verdict") == "blocked"
-    assert [field(e, "aegis.verdict") for e in agent.settled_events(since, process__pid=pid)] == [
-        "allowed"
-    ]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         pytest.param(POLICY.replace("8086", str(PORT)), id="a-rule-lists-it"),
-        pytest.param(f'{UNSAID}[whitelist]\nprograms = ["{KERNEL}"]\n', id="whitelisted"),
+        pytest.param(UNSAID + QUIET, id="whitelisted"),
         pytest.param(POLICY.replace('ports = ["8086"]', "ignore = true"), id="ignored"),
     ],
 )
@@ -154,9 +189,54 @@ def test_what_kernel_threads_may_do_is_quiet(text: str, agents: Agents, subflows
     """They may, and nothing is said."""
     agent, _ = agents.share(text)
     since, before = agent.mark(), subflows.joined()
-    with subflows.connected():
+    with subflows.announced():
         subflows.wait_joined(before + 1)
-    assert agent.settled_events(since, **since_reload(agent)) == []
+    assert agent.settled_events(since, **at_second_address(agent)) == []
+
+
+OWNED = f"""
+[global]
+detent = 0
+
+[[app]]
+exe = "subflows-client"
+remotes = ["{REMOTE4}:{PORT}"]
+actions = ["log", "ACTION"]
+"""
+
+
+def test_an_owner_may_have_further_subflows(agents: Agents, subflows: Subflows) -> None:
+    """The worker is not asked about, even where its own rule would refuse it."""
+    text = OWNED.replace(f'"{REMOTE4}:{PORT}"', f'"{PORT}"').replace("ACTION", "block")
+    agent, _ = agents.share(text + POLICY[POLICY.index("[[app]]") :].replace("8086", "8087"))
+    with subflows.connected():
+        since, before = agent.mark(), subflows.joined()
+        with subflows.announced():
+            subflows.wait_joined(before + 1)
+            # The old connection's is the kernel's own doing as before.
+            event = agent.wait_event(since, **at_second_address(agent))
+    assert field(event, "process.executable") == KERNEL
+    assert not agent.settled_events(since, process__name="subflows-client")
+
+
+@pytest.mark.parametrize("action", ["block", "kill"])
+def test_a_further_subflow_is_its_owners(action: str, agents: Agents, subflows: Subflows) -> None:
+    """Not listed: not joined, and told of as the client's doing.
+
+    The worker cannot be killed and need not be: the agent kills the owner.
+    """
+    agent, policy = agents.share(OWNED.replace("ACTION", action) + QUIET)
+    with subflows.connected() as pid:
+        since, before = agent.mark(), subflows.joined()
+        with subflows.announced():
+            event = agent.wait_event(since, **at_second_address(agent))
+            agent.settle()
+            assert subflows.joined() <= before + 1  # the old connection's, which is the kernel's
+    assert field(event, "rule.name") == policy.rule('exe = "subflows-client"')
+    assert field(event, "aegis.verdict") == "blocked"
+    assert field(event, "process.pid") == pid
+    if action == "kill":
+        assert subflows.ended() == -signal.SIGKILL
 
 
 # Copies itself into memory under the kernel's name, then becomes that.

@@ -32,7 +32,7 @@ actions = ["log", "block"]
 [[app]]
 exe = "maker-icmp"
 remotes = ["9"]
-sockets = ["icmp", "sctp", "udplite", "dccp"]
+sockets = ["icmp", "sctp", "udplite", "dccp", "other"]
 actions = ["log", "block"]
 """
 
@@ -66,9 +66,9 @@ KINDS = (
     Kind("sctp-packets", socket.SOCK_SEQPACKET, SCTP, "sctp", "sctp"),
     Kind("dccp", SOCK_DCCP, DCCP, "dccp", "dccp"),
     Kind("udplite", socket.SOCK_DGRAM, UDPLITE, "udplite", "udplite"),
-    Kind("l2tp", socket.SOCK_DGRAM, L2TP, "", "115"),
+    Kind("l2tp", socket.SOCK_DGRAM, L2TP, "other", "115"),
 )
-ALLOWED = {"maker-raw": {"raw"}, "maker-icmp": {"icmp", "sctp", "udplite", "dccp"}}
+ALLOWED = {"maker-raw": {"raw"}, "maker-icmp": {"icmp", "sctp", "udplite", "dccp", "other"}}
 OTHER = [kind for kind in KINDS if kind.word is not None]
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 

@@ -302,7 +302,7 @@ def make_flow(rng: Random, around: Edges) -> Flow:
     direction = Direction.IN if rng.random() < 0.25 else Direction.OUT
     protocol = rng.choice(list(Protocol))
     if rng.random() < 0.1:
-        return Flow(address, port, protocol, socket=rng.choice((*SOCKETS, "other")))
+        return Flow(address, port, protocol, socket=rng.choice(SOCKETS))
     return Flow(
         address=address,
         port=port or 1 if direction is Direction.IN else port,

@@ -29,7 +29,7 @@ _ALLOW_APP = """
 exe = "{exe}"
 remote = true
 local = true
-sockets = ["sctp", "dccp", "udplite", "raw", "packet", "icmp"]
+sockets = ["sctp", "dccp", "udplite", "raw", "packet", "icmp", "vsock", "other"]
 """
 _DENY = """
 [global]
