@@ -28,6 +28,8 @@ _OVERRIDE = b"".join(
     for words in ((0xB7, 1, 0, 0), (0x85, 0, 0, 187), (0xB7, 0, 0, 1), (0x95, 0, 0, 0))
 )
 
+_EMPTY = _OVERRIDE[16:]
+
 
 def prepare_host(network: Network) -> None:
     """Load what this kernel has; let every group use ping sockets."""
@@ -127,10 +129,22 @@ def visit(network: Network, source: str, port: int, speaks: str) -> socket.socke
 
 def attach_override(cgroup: Path) -> None:
     """A program of the cgroup's own that calls every connect allowed; gone with the cgroup."""
-    code, license_text = ctypes.create_string_buffer(_OVERRIDE), ctypes.create_string_buffer(b"GPL")
+    _attach_connect4(cgroup, _OVERRIDE)
+
+
+def attach_empty(cgroup: Path) -> None:
+    """A program that only returns: the least that one on connect() can cost."""
+    _attach_connect4(cgroup, _EMPTY)
+
+
+def _attach_connect4(cgroup: Path, program_text: bytes) -> None:
+    code, license_text = (
+        ctypes.create_string_buffer(program_text),
+        ctypes.create_string_buffer(b"GPL"),
+    )
     load = struct.pack(
-        "<IIQQIIQII16sII", _CGROUP_SOCK_ADDR, len(_OVERRIDE) // 8, ctypes.addressof(code),
-        ctypes.addressof(license_text), 0, 0, 0, 0, 0, b"override", 0, _INET4_CONNECT,
+        "<IIQQIIQII16sII", _CGROUP_SOCK_ADDR, len(program_text) // 8, ctypes.addressof(code),
+        ctypes.addressof(license_text), 0, 0, 0, 0, 0, b"of_a_test", 0, _INET4_CONNECT,
     )  # fmt: skip
     program = _bpf(_PROG_LOAD, load)
     directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)

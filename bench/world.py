@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where is measured: cgroups without a program, with an empty one and with Aegis, side by side."""
+
+import contextlib
+import itertools
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.policies import Shape, write_policy
+from tests.kernel.agent import Agent
+from tests.kernel.cgroup import ScratchCgroup
+from tests.kernel.network import Network
+from tests.kernel.programs import Programs, Talk
+from tests.kernel.stage import attach_empty
+from tests.kernel.workshop import Workshop, make_directory
+
+HERE = Path(__file__).parent
+_serial = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. A smoke run only shows that it can be."""
+
+    smoke: bool = False
+
+    def of(self, full: int, smoke: int = 2) -> int:
+        return smoke if self.smoke else full
+
+
+class Place:
+    """A cgroup and a network of its own. With *far*, a peer at the end of a veth pair."""
+
+    def __init__(self, world: "World", stack: ExitStack) -> None:
+        self.world = world
+        self.cgroup = stack.enter_context(ScratchCgroup())
+        self.network = stack.enter_context(contextlib.closing(Network()))
+        self.programs = stack.enter_context(contextlib.closing(Programs(self.cgroup, self.network)))
+        self._stack = stack
+        self._agent: Agent | None = None
+
+    @property
+    def agent(self) -> Agent:
+        assert self._agent is not None
+        return self._agent
+
+    def loop(self, cpu: int = 0) -> Talk:
+        """The timed loops, as a process that waits for commands; on one CPU, -1: any."""
+        return Talk(self.programs.start(self.world.loop, str(cpu)))
+
+    def govern(self, shape: Shape, *flags: str, environment: Sequence[str] = ()) -> Agent:
+        """Start an agent for this cgroup, with a policy of *shape*."""
+        folder = self.world.workshop.new_folder()
+        timed = [self.world.loop, self.world.late]
+        policy = write_policy(folder, timed, shape)
+        agent = Agent(policy, self.cgroup.path, folder, wrapper=environment)
+        self._stack.callback(agent.close)
+        agent.start(*flags)
+        self._agent = agent
+        return agent
+
+    def empty(self) -> "Place":
+        """Attach a program that allows everything, where Aegis has its own for connect()."""
+        attach_empty(self.cgroup.path)
+        return self
+
+    def peer(self) -> Network:
+        """A network at the other end of a veth pair: 10.77.0.1 is here, 10.77.0.2 there."""
+        far = self._stack.enter_context(contextlib.closing(Network()))
+        name = f"ab{os.getpid() % 100000}-{next(_serial)}"
+        there = far.call(threading.get_native_id)
+
+        def here(*words: str) -> None:
+            self.network.call(subprocess.run, ["ip", *words], check=True)
+
+        here("link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b")
+        here("link", "set", f"{name}b", "netns", str(there))
+        here("address", "add", "10.77.0.1/24", "dev", f"{name}a")
+        here("link", "set", f"{name}a", "up")
+        for words in (
+            ("address", "add", "10.77.0.2/24", "dev", f"{name}b"),
+            ("link", "set", f"{name}b", "up"),
+        ):
+            far.call(subprocess.run, ["ip", *words], check=True)
+        return far
+
+    def serve(self, network: Network, *argv: str | Path, ready: str = "") -> None:
+        """Run a server in *network*, of no cgroup that is measured, until the end."""
+        process = network.call(
+            subprocess.Popen,
+            [*map(str, argv)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if ready else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._stack.callback(_end, process)
+        if ready:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == ready
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+class World:
+    """What every benchmark needs; made once for a run."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self._stack = ExitStack()
+        self.workshop = Workshop(make_directory())
+        self._stack.callback(self.workshop.close)
+        self.loop, self.peer, self.late = (
+            self.workshop.compile(f"bench-{name}", HERE / f"{name}.c")
+            for name in ("loop", "peer", "late")
+        )
+
+    @contextmanager
+    def places(self, *names: str) -> Iterator[dict[str, Place]]:
+        """A place for each of *names*, gone afterwards."""
+        with ExitStack() as stack:
+            yield {name: Place(self, stack.enter_context(ExitStack())) for name in names}
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def memlock(fd: int) -> int:
+    """What the kernel says a map of ours holds, bytes."""
+    found = re.search(r"^memlock:\s+(\d+)", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.M)
+    assert found, "this kernel does not say how large a map is"
+    return int(found[1])
