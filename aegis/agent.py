@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 
 from aegis import control, control_server, systemd
+from aegis.actions.cage import own_cgroup
 from aegis.actions.notify import Notifier
 from aegis.actions.processes import spared_pids
 from aegis.actions.react import OnRecord
@@ -93,7 +94,7 @@ class Agent:
         """What needs the kernel's maps."""
         parts = self._parts
         kernel, reactions = parts.kernel, parts.reactions
-        reactions.scripts = ScriptRunner(policy.settings, tell=reactions.notice)
+        reactions.scripts = ScriptRunner(policy.settings, reactions.notice, own_cgroup())
         reactions.notifier = Notifier(policy.notify, tell=reactions.notice)
         parts.facts = Facts(kernel, parts.naming, reactions, self._after_batch)
         parts.recorder = Recorder(

@@ -106,6 +106,20 @@ int aegis_iterator(int program_fd);
 /* A new sock_diag socket of that network namespace, which need not be ours. */
 int aegis_diag_socket(int netns_fd);
 
+/* What to start; -1 is no descriptor. *keep* stays open, in becomes 0, out 1 and 2. */
+struct aegis_spawn {
+	const char *path;
+	char **argv;
+	char **envp;
+	int in, out, keep, cgroup_fd;
+	int as_user;			/* whether the rest counts */
+	uint32_t uid, gid;
+	const uint32_t *groups;
+	size_t groups_count;
+};
+/* The new process. *no_cgroup*: 1 if it failed because it may not be put there. */
+int aegis_spawn(const struct aegis_spawn *spawn, int *no_cgroup);
+
 /* Waits until every program that began before the call has ended. */
 int aegis_barrier(void);
 

@@ -4,23 +4,20 @@
 import os
 import pwd
 from dataclasses import dataclass
-from typing import Any
 
 from aegis.errors import ScriptError
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
+    """``aegis.spawn`` sets groups, gid and uid in this order, each for good.
+
+    A user other than root keeps no capability then (capabilities(7)).
+    """
+
     uid: int
     gid: int
     groups: tuple[int, ...]
-
-    def popen_options(self) -> dict[str, Any]:
-        """For ``subprocess.Popen``, which sets groups, gid and uid in this order, each for good.
-
-        A user other than root keeps no capability then (capabilities(7)).
-        """
-        return {"user": self.uid, "group": self.gid, "extra_groups": list(self.groups)}
 
 
 def account_of(uid: int) -> Account:

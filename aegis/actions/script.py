@@ -5,21 +5,24 @@ import asyncio
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aegis.actions.account import Account, account_of
+from aegis.actions.cage import Cage, Cages
 from aegis.actions.notice import Tell
 from aegis.actions.script_file import find_script, list_scripts
-from aegis.actions.script_job import ScriptResult, run_script
+from aegis.actions.script_job import Kept, ScriptResult, run_script
 from aegis.actions.script_strays import kill_strays
 from aegis.errors import ScriptError
 from aegis.events.ecs import Record, to_json_line
 from aegis.policy.model import Settings
+from aegis.spawn import NoCgroupError
 
 DIGEST_S = 60.0
+CAGE_END_S = 5.0  # of what a stop or a stuck process leaves: waited for beside the rest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,12 +36,16 @@ class _Job:
 class ScriptRunner:
     """Runs scripts on the running event loop; *settings* may be replaced at any time.
 
-    At most ``script_jobs`` run at once, of which neither one script alone nor those
-    that last ran into their limit ever take all (unless that is 1): they cannot
-    hold up anybody else's reaction.
+    At most ``script_jobs`` run at once. One script alone never takes all places. One that
+    is not known to end in time takes one, and all such together leave a place to the
+    others; of these, those that last ran into their limit leave one to those that never
+    ran (unless there are too few places). So nobody's reaction waits for a script that hangs.
+
+    Each run has a cgroup of its own, made in *home*; where that is not possible, its
+    process group and whoever carries its AEGIS_EVENT_ID are killed at its end.
     """
 
-    def __init__(self, settings: Settings, tell: Tell) -> None:
+    def __init__(self, settings: Settings, tell: Tell, home: Path | None = None) -> None:
         self.settings = settings
         self.outcomes: Counter[str] = Counter()  # by kind of notice
         self.started = 0
@@ -46,9 +53,13 @@ class ScriptRunner:
         self._tell = tell
         self._waiting: deque[_Job] = deque()
         self._running: dict[asyncio.Task[None], _Job] = {}
+        self.uncaged = 0  # runs without a cgroup of their own
+        self._cages = Cages(home)
+        self._cageless_told = ""
+        self._proven: set[Path] = set()  # scripts whose last run ended by itself
         self._hanging: set[Path] = set()  # scripts whose last run had to be ended
         self._events: Counter[str] = Counter()  # jobs not ended, by event
-        self._sweeps: set[asyncio.Task[int]] = set()
+        self._sweeps: set[asyncio.Task[Any]] = set()
         self._dropped_untold = 0
         self._digest: asyncio.TimerHandle | None = None
 
@@ -72,7 +83,8 @@ class ScriptRunner:
 
     def counts(self) -> dict[str, int]:
         """Return how many were started and dropped, and by kind of notice how they ended."""
-        return {"started": self.started, "dropped": self.dropped, **self.outcomes}
+        ours = {"started": self.started, "dropped": self.dropped, "uncaged": self.uncaged}
+        return ours | self.outcomes
 
     async def drain(self) -> None:
         """Wait until nothing runs and nothing waits."""
@@ -120,21 +132,58 @@ class ScriptRunner:
     def _next_job(self) -> _Job | None:
         """The oldest job of the script that runs least; None: each has its share."""
         running = Counter(job.path for job in self._running.values())
+        may = {path: self._may_run(path, running) for path in {job.path for job in self._waiting}}
+        free = (job for job in self._waiting if may[job.path])
+        return min(free, key=lambda job: running[job.path], default=None)
+
+    def _may_run(self, path: Path, running: Counter[Path]) -> bool:
+        """Whether one more run leaves a place to those that end sooner."""
         share = max(1, self.settings.script_jobs - 1)
-        waiting: Iterable[_Job] = self._waiting
-        if sum(running[path] for path in self._hanging) >= share:
-            waiting = (job for job in waiting if job.path not in self._hanging)
-        job = min(waiting, key=lambda job: running[job.path], default=None)
-        return None if job is None or running[job.path] >= share else job
+        if path in self._proven:
+            return running[path] < share
+        unproven = sum(count for other, count in running.items() if other not in self._proven)
+        hanging = sum(count for other, count in running.items() if other in self._hanging)
+        if path in self._hanging and hanging >= max(1, share - 1):
+            return False
+        return not running[path] and unproven < share
 
     async def _run(self, job: _Job) -> None:
         try:
-            limit = self.settings.script_timeout
-            result = await run_script(job.path, job.text, job.env, limit, self._account())
+            result = await self._run_caged(job)
         except (ScriptError, OSError) as error:
             self._refused(str(error), job.event_id)
         else:
             self._finished(job, result)
+
+    async def _run_caged(self, job: _Job) -> ScriptResult:
+        cage = self._cages.make()
+        try:
+            return await self._run_in(job, cage)
+        except NoCgroupError as error:
+            self._cages.give_up(error)
+            return await self._run_in(job, None)
+        finally:
+            if cage is not None and not cage.remove():
+                self._sweep(cage.end(CAGE_END_S))
+
+    async def _run_in(self, job: _Job, cage: Cage | None) -> ScriptResult:
+        if cage is None:
+            self.uncaged += 1
+            self._tell_cageless()
+        kept = Kept(self._account(), cage)
+        return await run_script(job.path, job.text, job.env, self.settings.script_timeout, kept)
+
+    def _tell_cageless(self) -> None:
+        """Once for each reason: what clears its environment and its session outlives a run."""
+        reason = self._cages.reason
+        if reason != self._cageless_told:
+            self._cageless_told = reason
+            self._tell("scripts-uncaged", f"no cgroup for a run of a hook script: {reason}", {})
+
+    def _sweep(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._sweeps.add(task)
+        task.add_done_callback(self._sweeps.discard)
 
     def _account(self) -> Account | None:
         uid = self.settings.script_user
@@ -146,10 +195,9 @@ class ScriptRunner:
         if not self._events[job.event_id]:
             # Not earlier: another script's processes carry the same id.
             del self._events[job.event_id]
-            uids = {os.geteuid(), self.settings.script_user}
-            sweep = asyncio.create_task(asyncio.to_thread(kill_strays, job.event_id, uids))
-            self._sweeps.add(sweep)
-            sweep.add_done_callback(self._sweeps.discard)
+            if self._cages.reason:
+                uids = {os.geteuid(), self.settings.script_user}
+                self._sweep(asyncio.to_thread(kill_strays, job.event_id, uids))
         self._start_waiting()
         if not task.cancelled():
             task.result()  # a defect must not pass in silence
@@ -160,7 +208,11 @@ class ScriptRunner:
 
     def _finished(self, job: _Job, result: ScriptResult) -> None:
         kind, ending = _ending(result, self.settings.script_timeout)
-        (self._hanging.add if result.timed_out else self._hanging.discard)(job.path)
+        known, other = self._proven, self._hanging
+        if result.timed_out:
+            known, other = other, known
+        known.add(job.path)
+        other.discard(job.path)
         seconds = result.duration_ns / 1e9
         fields: dict[str, Any] = {
             "event": {

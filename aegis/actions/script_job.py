@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aegis.actions.account import Account
+from aegis.actions.cage import Cage
 from aegis.actions.script_file import open_script
 from aegis.errors import ScriptError
+from aegis.spawn import Child, NoCgroupError, Program, spawn
 
 OUTPUT_MAX = 4096
 _PIPE_BYTES = 1024 * 1024
@@ -37,6 +38,15 @@ class Command:
     executable: str | None = None  # None: argv[0]
     keep: int | None = None
     account: Account | None = None
+    cage: Cage | None = None  # where it is kept until all of it has ended
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a script is kept to; None: our own account, no cgroup."""
+
+    account: Account | None
+    cage: Cage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +62,28 @@ class ScriptResult:
 
 
 async def run_script(
-    path: Path, text: bytes, env: dict[str, str], limit: float, account: Account | None = None
+    path: Path,
+    text: bytes,
+    env: dict[str, str],
+    limit: float,
+    kept: Kept,
 ) -> ScriptResult:
-    """Check and run the script at *path*; see ``run_command``.
+    """Check and run the script at *path*; see ``run_command``. A cage is the caller's to remove.
 
     :raises ScriptError: if it may not be run, or cannot be executed
+    :raises NoCgroupError: if nothing can be put into its cage
     """
-    fd = open_script(path)
-    command = Command([os.fsencode(path)], text, env, f"/proc/self/fd/{fd}", fd, account)
+    fd, account, cage = open_script(path), kept.account, kept.cage
+    command = Command([os.fsencode(path)], text, env, f"/proc/self/fd/{fd}", fd, account, cage)
     try:
-        process, output = _start(command)
+        process, output = await _start_beside(command)
+    except NoCgroupError:
+        raise
     except OSError as error:
         raise ScriptError(f"{path}: {_why_not(error)}") from None
     finally:
         os.close(fd)
-    return await _watch(process, output, limit)
+    return await _watch(process, _Output(output), limit, cage)
 
 
 async def run_command(
@@ -83,10 +100,12 @@ async def run_command(
     """
     process, output = _start(command)
     started(process.pid)
-    return await _watch(process, output, limit)
+    return await _watch(process, _Output(output), limit, command.cage)
 
 
-async def _watch(process: subprocess.Popen[bytes], output: "_Output", limit: float) -> ScriptResult:
+async def _watch(
+    process: Child, output: "_Output", limit: float, cage: Cage | None
+) -> ScriptResult:
     started_ns = time.monotonic_ns()
     try:
         timed_out = not await _ended(process.pid, limit)
@@ -95,6 +114,8 @@ async def _watch(process: subprocess.Popen[bytes], output: "_Output", limit: flo
             os.killpg(process.pid, signal.SIGKILL)
         if timed_out:
             await _ended(process.pid, _DEATH_S)
+        if cage is not None:
+            await cage.end(_DEATH_S)
         output.read_rest()
         return ScriptResult(
             pid=process.pid,
@@ -107,29 +128,48 @@ async def _watch(process: subprocess.Popen[bytes], output: "_Output", limit: flo
     finally:
         output.close()
         if process.returncode is None:
+            if cage is not None:
+                cage.kill()
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_DEATH_S / 10)
+            process.wait(_DEATH_S / 10)
 
 
-def _start(command: Command) -> tuple[subprocess.Popen[bytes], "_Output"]:
+async def _start_beside(command: Command) -> tuple[Child, int]:
+    """As ``_start``, in a thread: putting it into a cgroup may take a while."""
+    cage = command.cage
+    if cage is None:
+        return _start(command)
+    starting = asyncio.ensure_future(asyncio.to_thread(_start, command))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            process, output = await starting
+            os.close(output)
+            cage.kill()
+            process.wait(_DEATH_S)
+        raise
+
+
+def _start(command: Command) -> tuple[Child, int]:
+    """Return the process, and the descriptor its output comes from."""
     stdin = _readable(command.text)
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    account = command.account
     try:
         os.set_blocking(write_end, True)
-        process = subprocess.Popen(
-            command.argv,
-            executable=command.executable,
-            pass_fds=() if command.keep is None else (command.keep,),
-            stdin=stdin,
-            stdout=write_end,
-            stderr=write_end,
-            env=command.env,
-            cwd="/",
-            umask=0o077,
-            start_new_session=True,
-            **(command.account.popen_options() if command.account else {}),
+        process = spawn(
+            Program(
+                command.executable or command.argv[0],
+                command.argv,
+                command.env,
+                stdin,
+                write_end,
+                keep=-1 if command.keep is None else command.keep,
+                cgroup=-1 if command.cage is None else command.cage.fd,
+                user=None if account is None else (account.uid, account.gid, account.groups),
+            )
         )
     except OSError:
         os.close(read_end)
@@ -137,7 +177,7 @@ def _start(command: Command) -> tuple[subprocess.Popen[bytes], "_Output"]:
     finally:
         os.close(stdin)
         os.close(write_end)
-    return process, _Output(read_end)
+    return process, read_end
 
 
 def _why_not(error: OSError) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes a hook script left behind outside its process group.
+"""Processes a hook script left behind outside its process group, where it had no cgroup.
 
 A script that calls setsid(2), or forks under a shell with job control, leaves
 its group. Such strays are found by the AEGIS_EVENT_ID they inherited, which

@@ -11,6 +11,7 @@ import pytest
 
 from tests.actions.hooks import Hooks
 from tests.actions.webhook import Webhook, serve_webhook
+from tests.kernel.cgroup import ScratchCgroup
 
 Write = Callable[[str, str], Path]
 
@@ -38,8 +39,10 @@ def write_script(script_dir: Path) -> Write:
 
 
 @pytest.fixture
-def hooks(script_dir: Path) -> Hooks:
-    return Hooks(script_dir)
+def hooks(script_dir: Path) -> Iterator[Hooks]:
+    with ScratchCgroup() as scratch:
+        yield Hooks(script_dir, scratch.path)
+        assert list(scratch.path.glob("*/")) == []  # each run's is gone
 
 
 @pytest.fixture

@@ -20,15 +20,19 @@ CONTEXT = Context()
 class Hooks:
     """Runs every script of a directory for events, and remembers what was told."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, home: Path | None) -> None:
+        self.home = home  # of their cgroups
         self.settings: dict[str, Any] = {"script_dirs": (str(directory),), "script_timeout": 20}
         self.told = Told()
+
+    def runner(self) -> ScriptRunner:
+        return ScriptRunner(Settings(**self.settings), self.told, self.home)
 
     def run(self, events: int = 1, names: tuple[str, ...] | None = None, **changes: Any) -> float:
         """Submit *events* events; return how many seconds all of it took."""
 
         async def scenario() -> None:
-            runner = ScriptRunner(Settings(**self.settings), self.told)
+            runner = self.runner()
             for _ in range(events):
                 event = make_event(**changes)
                 record = to_ecs(event, CONTEXT)

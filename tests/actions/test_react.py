@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aegis.actions.cage import own_cgroup
 from aegis.actions.log import EventLog
 from aegis.actions.react import Reactions
 from aegis.actions.script import ScriptRunner
@@ -41,7 +42,7 @@ class Outcome:
         reactions = Reactions(Context(), on_record=self.shown.append)
         reactions.log = EventLog(self.log, reactions.notice)
         settings = Settings(script_dirs=(str(scripts),))
-        reactions.scripts = ScriptRunner(settings, reactions.notice)
+        reactions.scripts = ScriptRunner(settings, reactions.notice, own_cgroup())
         reactions.handle(event)
         await reactions.scripts.drain()
         reactions.flush()

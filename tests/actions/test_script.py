@@ -245,7 +245,7 @@ def test_a_gibibyte_of_output_hurts_nobody(hooks: Hooks, write_script: Write) ->
 
     async def scenario() -> None:
         watcher = asyncio.create_task(watch())
-        runner = ScriptRunner(Settings(**hooks.settings), hooks.told)
+        runner = hooks.runner()
         record = to_ecs(make_event(), CONTEXT)
         runner.submit(record, {}, None)
         await runner.drain()
@@ -288,7 +288,7 @@ def test_a_script_that_hangs_does_not_hold_up_another(hooks: Hooks, write_script
             done.append(time.monotonic() - start)
 
     async def scenario() -> None:
-        runner = ScriptRunner(Settings(**hooks.settings), tell)
+        runner = ScriptRunner(Settings(**hooks.settings), tell, hooks.home)
         for _ in range(10):  # as many as could take every place
             runner.submit(to_ecs(make_event(), CONTEXT), {}, ("10-hangs",))
         for _ in range(10):
@@ -330,7 +330,7 @@ def test_close_kills_what_runs_and_counts_what_waits(hooks: Hooks, write_script:
     hooks.settings["script_jobs"] = 2
 
     async def scenario() -> None:
-        runner = ScriptRunner(Settings(**hooks.settings), hooks.told)
+        runner = hooks.runner()
         for _ in range(5):
             event = make_event()
             record = to_ecs(event, CONTEXT)
@@ -362,7 +362,7 @@ def test_scripts_that_all_hang_leave_a_place(hooks: Hooks, write_script: Write) 
     hooks.settings |= {"script_timeout": 1, "script_jobs": 4}
 
     async def scenario() -> None:
-        runner = ScriptRunner(Settings(**hooks.settings), hooks.told)
+        runner = hooks.runner()
         runner.submit(to_ecs(make_event(), CONTEXT), {}, hanging)
         await runner.drain()
         runner.settings = Settings(**hooks.settings | {"script_timeout": 30})
