@@ -41,6 +41,7 @@ class Facts:
     def watch(self) -> None:
         """Handle records as they come; also those an earlier agent did not read."""
         self._gaps.tell_inherited()
+        self.flush()
         asyncio.get_running_loop().add_reader(self._ring.fileno(), self._drain)
 
     def _drain(self, seconds: float = TURN_S) -> None:

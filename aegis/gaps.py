@@ -61,6 +61,7 @@ class Gaps:
         """What happened between the last look of an earlier agent and now."""
         before = self._inherited
         if before is None:
+            self._note()  # from now on there is something to tell
             return
         now = self._look()
         names = ("decided", "blocked", "would_block", "lost")

@@ -17,7 +17,7 @@ from tests.kernel.servers import Servers
 from tests.kernel.workshop import Workshop, make_directory, missing_tools
 
 
-def _what_is_missing() -> str | None:
+def what_is_missing() -> str | None:
     if os.geteuid() != 0:
         return "kernel tests need root"
     if not Path("/sys/kernel/btf/vmlinux").exists():
@@ -32,7 +32,7 @@ def _what_is_missing() -> str | None:
 @pytest.fixture(scope="session", autouse=True)
 def host() -> None:
     """Skip where the kernel tests cannot run; fail where they must."""
-    missing = _what_is_missing()
+    missing = what_is_missing()
     if missing is None:
         for scratch in ScratchCgroup.left_behind():
             aegis("unload", cgroup=scratch.path)

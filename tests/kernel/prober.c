@@ -5,6 +5,7 @@
  *	or a form this address family or kernel does not have.
  * prober -e FORM ADDRESS PORT   prints nothing, exits with the errno.
  * prober flood ADDRESS PORT COUNT THREADS [SPREAD]   see prober_flood.c
+ * prober steady ADDRESS ALLOWED DENIED   see prober_steady.c
  * prober give HOW DOER ADDRESS PORT   see prober_given.c
  * prober witness FILE HOW ADDRESS PORT   see prober_witness.c
  * prober -   takes commands on stdin, see prober_talk.c
@@ -334,6 +335,8 @@ int main(int argc, char **argv)
 		self_path[0] = 0;
 	if (argc > 1 && !strcmp(argv[1], "flood"))
 		return flood(argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "steady"))
+		return steady(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "give"))
 		return give(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "witness"))

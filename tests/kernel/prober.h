@@ -66,6 +66,7 @@ form_fn run_exec_race;
 form_fn form_tcp;
 
 int flood(int argc, char **argv);
+int steady(int argc, char **argv);
 int give(int argc, char **argv);
 int witness(int argc, char **argv);
 int converse(int argc, char **argv);
