@@ -23,6 +23,7 @@ from aegis.facts import Facts
 from aegis.metrics import MetricsFile
 from aegis.parts import Options, Say, make_parts
 from aegis.policy.model import Policy
+from aegis.proving import Proving
 from aegis.recording import Recorder
 from aegis.reloading import Reloading
 from aegis.requests import Requests
@@ -44,7 +45,10 @@ class Agent:
         self._parts = parts = make_parts(options, say, on_record)
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
-        self._requests = Requests(parts, self._reloading, self._confirming, stop=self._stopping.set)
+        self._proving = Proving(parts, self._reloading.lock)
+        self._requests = Requests(
+            parts, self._reloading, self._confirming, self._proving, stop=self._stopping.set
+        )
         self._metrics = MetricsFile(
             parts.kernel.measure, self._requests.status, parts.reactions.notice
         )
@@ -110,7 +114,10 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self._reloading.reload_by_signal()))
+        facts.on_proof = self._proving.arrived
         facts.watch()
+        spawn(self._proving.look_forever())
+        spawn(self._proving.prove_forever())
         spawn(facts.tick())
         spawn(self._parts.log.flush_forever())
         spawn(recorder.record_forever())

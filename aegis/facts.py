@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aegis.actions.react import Reactions
 from aegis.bpf.kernel import Kernel
-from aegis.bpf.ring import BATCH, to_event
+from aegis.bpf.ring import BATCH, SELF_TEST, to_event
 from aegis.errors import AegisError
 from aegis.gaps import Gaps
 from aegis.naming import Naming
@@ -31,6 +31,7 @@ class Facts:
         reactions: Reactions,
         after_batch: Callable[[], None],
     ) -> None:
+        self.on_proof: Callable[[int], object] = int  # gets whose refusal was a self-test
         self._naming = naming
         self._reactions = reactions
         self._after_batch = after_batch
@@ -49,6 +50,9 @@ class Facts:
         while time.monotonic() < end:
             records = self._ring.drain()
             for record in records:
+                if record["hook"] == SELF_TEST:
+                    self.on_proof(record["owner.tgid"])
+                    continue
                 rule, actions = self._naming.name(record)
                 self._reactions.handle(to_event(record, rule, actions))
             self.flush()

@@ -16,7 +16,7 @@ from aegis.parts import Parts
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Mode, Policy, Resolution
 from aegis.resolving import Resolving
-from aegis.tasks import Tasks
+from aegis.tasks import TableLock, Tasks
 
 Check = Callable[[Policy, Resolution], Awaitable[None]]
 
@@ -32,7 +32,7 @@ class Reloading:
         self._tasks = tasks
         self._changed = changed
         self._resolving = Resolving(self._tell_name)
-        self.lock = asyncio.Lock()
+        self.lock = TableLock()
         self.policy = Policy()
         self.in_force_since = time.monotonic()
         self.last_ok = True

@@ -12,6 +12,7 @@ from aegis.confirming import Confirming
 from aegis.control_server import Request
 from aegis.errors import ControlError
 from aegis.parts import Parts
+from aegis.proving import Proving
 from aegis.reloading import Reloading
 
 
@@ -23,9 +24,11 @@ class Requests:
         parts: Parts,
         reloading: Reloading,
         confirming: Confirming,
+        proving: Proving,
         stop: Callable[[], None],
     ) -> None:
         self._confirming = confirming
+        self._proving = proving
         self._parts = parts
         self._reloading = reloading
         self._stop = stop
@@ -77,6 +80,7 @@ class Requests:
             "tiers": {tier.name: tier.reason for tier in parts.kernel.tiers},
             "policy_age_s": round(time.monotonic() - self._reloading.in_force_since, 1),
             "last_reload_ok": self._reloading.last_ok,
+            **self._proving.status(),
             "held": self._reloading.held,
             "kills": reactions.killer.counts(),
             "scripts": reactions.scripts.counts() if reactions.scripts else {},

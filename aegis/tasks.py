@@ -1,9 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that goes on beside the loop; one that dies ends the agent."""
+"""Work that goes on beside the loop; one that dies ends the agent. Whose turn it is to write."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+
+class TableLock(asyncio.Lock):
+    """Held by whoever writes the kernel's tables; *released* is called when they are done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released: Callable[[], object] = bool
+
+    def release(self) -> None:
+        super().release()
+        self.released()
 
 
 class Tasks:

@@ -17,6 +17,7 @@
 #include "datagram.bpf.h"
 #include "inbound.bpf.h"
 #include "existing.bpf.h"
+#include "canary.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -180,9 +181,8 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 	struct flow flow = {};
 	__u64 class_, cookie = 0;
 
-	count(AEGIS_COUNTER_DECIDED);
 	if (!config || !proc)
-		return broken();
+		return refuse_broken();
 	if (hook == AEGIS_HOOK_CONNECT)
 		cookie = aegis_subflow_of(ctx, proc->flags & AEGIS_ID_KTHREAD);
 	if (cookie) {
@@ -192,6 +192,11 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 	}
 	/* Before the flow is parsed: the verifier follows each of its branches. */
 	class_ = class_of(proc, owner, config);
+	if (proc->flags & AEGIS_ID_CANARY) {
+		aegis_canary(config, class_, proc->flags);
+		return AEGIS_DENY;
+	}
+	count(AEGIS_COUNTER_DECIDED);
 	parse_destination(&flow, ctx, hook, is_v6);
 	if (!aegis_decide(&d, config, class_, proc->flags, &flow))
 		return broken();

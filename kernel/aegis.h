@@ -119,6 +119,7 @@ enum aegis_hook {
 	AEGIS_HOOK_RECVMSG = 7,		/* a process took a peer's datagram */
 	AEGIS_HOOK_EXISTING = 8,	/* none: user space found it, older than all of them */
 	AEGIS_HOOK_RECEIVE = 9,		/* another process hands over a socket */
+	AEGIS_HOOK_SELF_TEST = 10,	/* no decision: a child of the agent, refused as a proof */
 };
 
 /* Kinds of sockets a rule may allow; bits, in the order of the words of `sockets`. */
@@ -147,6 +148,7 @@ enum aegis_identity {
 	AEGIS_ID_CMDLINE_LOST = 512,	/* arguments could not be read: matches no cmdline */
 	AEGIS_ID_UNLINKED = 1024,	/* file had no name left (memfd, deleted) */
 	AEGIS_ID_ARGV0_FALSE = 2048,	/* argv[0] is not what was executed: no cmdline grants */
+	AEGIS_ID_CANARY = 4096,		/* set by the agent: to be refused, see canary.bpf.h */
 };
 
 /* Which selectors a rule has; bits of aegis_rule_key.mask. */
@@ -189,7 +191,8 @@ enum aegis_counter {
 	AEGIS_COUNTER_DETENT_FAILED = 10, /* no detent entry: reported anew */
 	AEGIS_COUNTER_BROKEN = 11,	/* blocked and lost: a table that must be there was not */
 	AEGIS_COUNTER_HISTORY_LOST = 12, /* decided = counts in history + this */
-	AEGIS_COUNTER_MAX = 13,
+	AEGIS_COUNTER_SELF_TEST = 13,	/* refused as a proof; not in any other of these */
+	AEGIS_COUNTER_MAX = 14,
 };
 
 /* One for each CPU; their sum is the truth. */

@@ -57,6 +57,9 @@ struct aegis_program_info {
 int aegis_ask_program(int fd, struct aegis_program_info *about);
 /* The id of a link's program. */
 int aegis_link_program(int link_fd);
+/* The kernel's own numbers, until the next boot. */
+int aegis_link_number(int link_fd);
+int aegis_map_number(int map_fd);
 /* 1 if the map *fd* holds the constants *name* of *object*, as they are to be loaded, else 0. */
 int aegis_has_constants(struct aegis_object *object, const char *name, int fd);
 /* 1 if the map *fd* is of the type and the sizes of map *name*, else 0. */
@@ -95,6 +98,8 @@ int aegis_map_read(int fd, size_t key_size, size_t value_size, const uint32_t *s
 int aegis_map_count(int fd, size_t key_size, size_t value_size);
 int aegis_map_lookup(int fd, const char *key, char *value);
 int aegis_map_next_key(int fd, const char *key, char *next);
+/* How many entries a map has; *sum*: of a hash of each, whatever their order. */
+int aegis_map_digest(int fd, size_t key_size, size_t value_size, uint64_t *sum);
 /* Adds up all CPUs' counters into 16 numbers, by enum aegis_counter. */
 int aegis_sum_counters(int fd, uint64_t *sums);
 
@@ -119,6 +124,12 @@ struct aegis_spawn {
 };
 /* The new process. *no_cgroup*: 1 if it failed because it may not be put there. */
 int aegis_spawn(const struct aegis_spawn *spawn, int *no_cgroup);
+
+/*
+ * Has a child be refused a connection to loopback, in the cgroup of *cgroup_fd* (its cgroup.procs;
+ * -1: in ours). Returns what its connect() got: an errno, 0 if nothing refused it.
+ */
+int aegis_prove(int procs_fd, int cgroup_fd, int *child);
 
 /* Waits until every program that began before the call has ended. */
 int aegis_barrier(void);

@@ -94,3 +94,19 @@ int aegis_link_program(int link_fd)
 
 	return bpf_obj_get_info_by_fd(link_fd, &info, &length) ? -errno : (int)info.prog_id;
 }
+
+int aegis_link_number(int link_fd)
+{
+	struct bpf_link_info info = {};
+	__u32 length = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(link_fd, &info, &length) ? -errno : (int)info.id;
+}
+
+int aegis_map_number(int map_fd)
+{
+	struct bpf_map_info info = {};
+	__u32 length = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(map_fd, &info, &length) ? -errno : (int)info.id;
+}

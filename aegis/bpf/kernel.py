@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything of ours in the kernel, for one cgroup: adopt or create, attach, pin."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from aegis._bpf import lib
+from aegis._bpf import ffi, lib
 from aegis.bpf import adopt, probe
-from aegis.bpf.cgroup import instance_name, open_cgroup
+from aegis.bpf.cgroup import cgroup2_mount, instance_name, open_cgroup
+from aegis.bpf.evidence import Evidence
 from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, check
@@ -27,6 +30,7 @@ CGROUP = (
     *("aegis_bind4", "aegis_bind6", "aegis_recvmsg4", "aegis_recvmsg6"),
     *("aegis_sockops", "aegis_release"),
 )
+SELF_TEST = "aegis-self-test"  # a cgroup, for as long as a self-test takes
 INGRESS = "aegis_ingress"  # sees every packet: attached only while one may be refused
 
 
@@ -229,6 +233,39 @@ class Kernel:
             self._keep(name, self.object.attach_cgroup(name, directory))
         finally:
             os.close(directory)
+
+    def evidence(self) -> Evidence:
+        """Of what is attached and in force; made once that is done."""
+        return Evidence(self.object, self.pins, self._links)
+
+    def prove(self) -> tuple[int, int]:
+        """Have a child be refused; return its process and the errno that its connect() got.
+
+        In our own cgroup if that is governed, else in one made for it.
+
+        :raises KernelError: when the child could not try.
+        """
+        child, scratch = ffi.new("int *"), self.cgroup / SELF_TEST
+        fd = -1
+        if not self._governs_us:
+            scratch.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(scratch / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            procs = self.object.map_fd("procs")
+            result = check(lib.aegis_prove(procs, fd, child), "having a child be refused")
+        finally:
+            if fd >= 0:
+                os.close(fd)
+                with contextlib.suppress(OSError):  # the next one finds it
+                    scratch.rmdir()
+        return int(child[0]), result
+
+    @cached_property
+    def _governs_us(self) -> bool:
+        text = Path("/proc/self/cgroup").read_text()
+        own = next(line for line in text.splitlines() if line.startswith("0::"))
+        path = cgroup2_mount() / own.removeprefix("0::").lstrip("/")
+        return self.cgroup in (path, *path.parents)
 
     def open_ring(self) -> Ring:
         return Ring(self.object.map_fd("events"))

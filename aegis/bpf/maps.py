@@ -45,6 +45,20 @@ class Map:
         check(result, f"filling the kernel table '{self.name}'")
         check(lib.aegis_map_verify(*packed), f"verifying the kernel table '{self.name}'")
 
+    def holds(self, keys: bytes, values: bytes) -> bool:
+        """Whether *keys*, one after the other without gaps, have these values."""
+        sizes = (keys, self.key_size, values, self.value_size, len(keys) // self.key_size)
+        result = lib.aegis_map_verify(self.fd, *sizes)
+        if result in (-errno.EILSEQ, -errno.ENOENT):
+            return False
+        return check(result, f"reading the kernel table '{self.name}'") == 0
+
+    def digest(self) -> tuple[int, int]:
+        """How many entries a hash has, and a number that changes with any of them."""
+        total = ffi.new("uint64_t *")
+        result = lib.aegis_map_digest(self.fd, self.key_size, self.value_size, total)
+        return check(result, f"reading the kernel table '{self.name}'"), int(total[0])
+
     def put(self, key: bytes, value: bytes) -> None:
         self.fill([(key, value)])
 

@@ -91,6 +91,8 @@ class BpfObject(Programs):
         self.generation = active_generation(self.maps)
         self._held: dict[str, bytes] | None = None  # keys in the maps; None: not known
         self._superseded: dict[str, bytes] | None = None  # keys to delete, if any
+        # Rows of the array tables by half, to be compared: they are never deleted.
+        self._rows: dict[int, dict[str, tuple[bytes, bytes]]] = {}
         self._texts = Texts(self.maps)
         self._enter_nobody()
 
@@ -136,6 +138,10 @@ class BpfObject(Programs):
         except BaseException:
             self._sweep(keep=self.generation)
             raise
+        self._rows[fresh & 1] = {
+            name: (b"".join(key for key, _ in rows), b"".join(row for _, row in rows))
+            for name, rows in packed.arrays.items()
+        }
         self._flip(fresh)
         if old is None and not expires_boot_ns:
             self._sweep(keep=fresh)
@@ -185,6 +191,15 @@ class BpfObject(Programs):
         self._sweep(keep=trial.fallback)
         # Texts stay until the next policy: what is in force again was numbered long ago.
         self._held, self._superseded = self._superseded, None
+
+    def altered_arrays(self) -> set[str]:
+        """The array tables with a row that is not what was put there."""
+        return {
+            name
+            for tables in self._rows.values()
+            for name, (keys, values) in tables.items()
+            if not self.maps[name].holds(keys, values)
+        }
 
     def retire(self) -> None:
         """Delete what ``apply`` put out of force; at the latest, the next ``apply`` does it."""

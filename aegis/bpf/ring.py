@@ -29,6 +29,7 @@ KILLS = {
     lib.AEGIS_KILL_TRACING: KillBy.TRACING,
 }
 _MODES = {number: mode for mode, number in MODES.items()}
+SELF_TEST: int = lib.AEGIS_HOOK_SELF_TEST  # of a record that is no decision
 _HOOKS = {getattr(lib, f"AEGIS_HOOK_{hook.name}"): hook for hook in Hook}
 DIRECTION_NAMES = {number: direction for direction, number in DIRECTIONS.items()}
 TRANSPORTS = {

@@ -89,6 +89,8 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
             problems.append(f"{message} for")
     if counters["broken"]:
         problems.append(f"{counters['broken']} connections were refused for a broken table")
+    if agent is not None:
+        problems += [f"degraded: {line}" for line in agent["degraded"]]
     if agent is not None and agent["held"]:
         problems.append(agent["held"])
     if agent is not None and agent["existing"]["failed"]:

@@ -37,6 +37,7 @@ class IdentityFlag(IntFlag):
     CMDLINE_LOST = 512
     UNLINKED = 1024
     ARGV0_FALSE = 2048
+    CANARY = 4096  # a child of the agent that is refused as a proof
 
 
 class KillBy(StrEnum):

@@ -204,7 +204,7 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         finished = self.command("status", "--json")
-        assert finished.returncode == 0, finished.stderr
+        assert finished.returncode == 0, finished.stderr + finished.stdout
         answer = json.loads(finished.stdout)
         assert isinstance(answer, dict)
         return answer

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether what was put into the kernel is still there, and still the same.
+
+Asked of the kernel each time: links by their descriptors and by their pins, programs
+by number, tables by a digest of every entry that was in them when they were last ours
+to write.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from aegis._bpf import lib
+from aegis.bpf.adopt import link_program
+from aegis.bpf.generation import index_key
+from aegis.bpf.object import BpfObject
+from aegis.bpf.pins import Pins
+
+# What only the agent writes: the policy in force and what its texts are called.
+HASHES = ("hosts", "nets", "rules", "exes", "paths", "cmdlines", "units", "spared")
+ARRAYS = ("active", "configs", "host")  # whole; of the others, the rows that were put there
+LARGE = 16384  # entries: then not each second
+Digest = tuple[int, int]
+
+
+@dataclass
+class Evidence:
+    """Of one agent's links (*links*: by program name), maps and pins. ``take``, then ``look``."""
+
+    loaded: BpfObject
+    pins: Pins
+    links: Mapping[str, int]
+    _programs: dict[str, int] = field(default_factory=dict)
+    _maps: dict[str, int] = field(default_factory=dict)
+    _digests: dict[str, Digest] = field(default_factory=dict)
+
+    def take(self) -> None:
+        """What is there now is what must stay.
+
+        :raises KernelError: when it cannot be read.
+        """
+        self._programs = {name: link_program(fd) for name, fd in self.links.items()}
+        self._maps = {name: table.number for name, table in self.loaded.maps.items()}
+        self._digests = {name: self._digest(name) for name in (*HASHES, *ARRAYS)}
+
+    @property
+    def entries(self) -> int:
+        return sum(count for count, _ in self._digests.values())
+
+    def look(self) -> Iterator[str]:
+        """Yield what is not as it was, a line each.
+
+        :raises KernelError: when it cannot be read.
+        """
+        for name in self._programs:
+            yield from self._look_at_link(name)
+        for name, number in self._maps.items():
+            if _pinned_number(self.pins, self.pins.map_path(name)) != number:
+                yield f"the pin of table '{name}' is gone or another's"
+        for name, digest in self._digests.items():
+            if self._digest(name) != digest:
+                yield f"table '{name}' was changed by somebody else"
+        for name in sorted(self.loaded.altered_arrays()):
+            yield f"table '{name}' was changed by somebody else"
+
+    def _look_at_link(self, name: str) -> Iterator[str]:
+        fd = self.links.get(name)
+        if fd is None:
+            return  # no longer wanted: nobody else takes it out of there
+        if not lib.aegis_link_attached(fd):
+            yield f"{name} was taken off its cgroup"
+        elif link_program(fd) != self._programs[name]:
+            yield f"{name} was replaced by another program"
+        path = self.pins.link_path(name)
+        pinned = lib.aegis_get_pinned(os.fsencode(path))
+        if pinned < 0:
+            yield f"the pin of {name} is gone"
+            return
+        try:
+            if lib.aegis_link_number(pinned) != lib.aegis_link_number(fd):
+                yield f"the pin of {name} is another's"
+        finally:
+            os.close(pinned)
+
+    def _digest(self, name: str) -> Digest:
+        table = self.loaded.maps[name]
+        if name not in ARRAYS:
+            return table.digest()
+        return 1, hash(tuple(table.get(index_key(index)) for index in range(table.room)))
+
+
+def _pinned_number(pins: Pins, path: os.PathLike[str]) -> int:
+    fd = lib.aegis_get_pinned(os.fsencode(path))
+    if fd < 0:
+        return -1
+    try:
+        return int(lib.aegis_map_number(fd))
+    finally:
+        os.close(fd)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Self-test and evidence: that verdicts are carried out, and that nobody changed what decides.
+
+The watchdog of systemd is fed by a proof only: a child that was refused, and told of
+through the very ring that events come by.
+"""
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aegis import systemd
+from aegis.bpf.evidence import LARGE, Evidence
+from aegis.errors import KernelError
+from aegis.parts import Parts
+from aegis.tasks import TableLock
+
+LOOK_S = 1.0
+PROVE_S = 5.0  # without a watchdog; else three times in its time
+ARRIVAL_S = 8.0  # for an event through a ring that may be full
+LARGE_PART = 50  # of the time, at most, for tables that are large
+
+
+class Proving:
+    """*lock*: held by whoever writes the kernel's tables; what is there then is what must stay."""
+
+    def __init__(self, parts: Parts, lock: TableLock) -> None:
+        self._parts = parts
+        self._lock = lock
+        lock.released = self._written
+        self._begun = False
+        self._evidence: Evidence | None = None
+        self._found: frozenset[str] = frozenset()
+        self._unproven = ""
+        self._awaited: dict[int, asyncio.Future[None]] = {}
+        self._early: set[int] = set()
+        self._last = 0.0
+
+    def status(self) -> Mapping[str, Any]:
+        """*degraded*: what is wrong now; *proven_s*: since the last proof."""
+        wrong = sorted(self._found) + ([self._unproven] if self._unproven else [])
+        proven = round(time.monotonic() - self._last, 1) if self._last else None
+        return {"degraded": wrong, "proven_s": proven}
+
+    # ---- evidence ----
+
+    def _written(self) -> None:
+        """By us: another baseline, before anybody else has a chance."""
+        self._evidence = None
+        if self._begun:
+            asyncio.get_running_loop().call_soon(self._look)
+
+    async def look_forever(self) -> None:
+        """Once a second: what somebody else changed is told, once."""
+        self._begun = True
+        while True:
+            begun = time.monotonic()
+            self._look()
+            spent = time.monotonic() - begun
+            large = self._evidence is not None and self._evidence.entries > LARGE
+            await asyncio.sleep(max(LOOK_S, LARGE_PART * spent if large else 0))
+
+    def _look(self) -> None:
+        if self._lock.locked():
+            return
+        try:
+            if self._evidence is None:
+                self._evidence = self._parts.kernel.evidence()
+                self._evidence.take()
+                return
+            found = frozenset(self._evidence.look())
+        except KernelError as error:
+            found = frozenset({str(error)})
+        for line in sorted(found - self._found):
+            self._tell("tampered", line, "failure")
+        for line in sorted(self._found - found):
+            self._tell("restored", f"no longer: {line}", "success")
+        self._found = found
+
+    # ---- proof ----
+
+    def arrived(self, pid: int) -> None:
+        """The event of a refused child came out of the ring."""
+        waiting = self._awaited.get(pid)
+        if waiting is None:
+            self._early.add(pid)
+        elif not waiting.done():
+            waiting.set_result(None)
+
+    async def prove_forever(self) -> None:
+        """Feed the watchdog with each proof; what fails is told once, and tried again."""
+        microseconds = int(os.environ.get("WATCHDOG_USEC") or 0)
+        pause = microseconds / 3e6 if microseconds else PROVE_S
+        while True:
+            why = await self._prove()
+            if not why:
+                self._last = time.monotonic()
+                systemd.notify("WATCHDOG=1")
+            if why and not self._unproven:
+                self._tell("self-test-failed", why, "failure")
+            if self._unproven and not why:
+                self._tell("self-test-passed", "verdicts are carried out again", "success")
+            self._unproven = why
+            await asyncio.sleep(pause if not why else min(pause, 1.0))
+
+    async def _prove(self) -> str:
+        """Why it is no proof; empty: it is one."""
+        self._early.clear()
+        try:
+            pid, result = await asyncio.to_thread(self._parts.kernel.prove)
+        except (KernelError, OSError) as error:
+            return f"self-test: {error}"
+        if result != errno.EPERM:
+            got = os.strerror(result) if result else "nothing refused it"
+            return f"self-test: a connection that must be refused was not: {got}"
+        if pid in self._early:
+            return ""
+        waiting = self._awaited[pid] = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait_for(waiting, ARRIVAL_S)
+        except TimeoutError:
+            return "self-test: a connection was refused, but its event did not arrive"
+        finally:
+            del self._awaited[pid]
+        return ""
+
+    def _tell(self, kind: str, message: str, outcome: str) -> None:
+        self._parts.reactions.notice(kind, message, {"event": {"outcome": outcome}})
+        self._parts.say(f"aegis: {message}")
