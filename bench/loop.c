@@ -11,7 +11,7 @@
  *                                   PORT + 1: ns in all, then how many were allowed to the one,
  *                                   refused to the other, and neither
  *
- * The argument is the CPU to stay on, -1: any.
+ * The argument is the CPU to stay on, before all others; -1: any CPU, and nobody's turn is taken.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -215,8 +215,8 @@ int main(int argc, char **argv)
 		CPU_SET(atoi(argv[1]), &cpus);
 		if (sched_setaffinity(0, sizeof(cpus), &cpus))
 			return 2;
+		setpriority(PRIO_PROCESS, 0, -20);
 	}
-	setpriority(PRIO_PROCESS, 0, -20);
 	while (fgets(line, sizeof(line), stdin))
 		obey(line);
 	return 0;

@@ -24,6 +24,7 @@ class Shape:
     entries_each: int = 1
     keys: str = 'actions = ["log", "block"]'
     settings: str = ""
+    extra: str = ""  # rules of other programs
 
 
 def write_policy(folder: Path, timed: list[Path], shape: Shape) -> Path:
@@ -31,7 +32,7 @@ def write_policy(folder: Path, timed: list[Path], shape: Shape) -> Path:
 
     Their rules have as many prefixes as the others', and the address they go to is in one.
     """
-    text = f'[global]\nmode = "enforce"\nkill_budget = 1000000\n{shape.settings}\n'
+    text = f'[global]\nmode = "enforce"\nkill_budget = 1000000\n{shape.settings}\n{shape.extra}\n'
     for path in timed:
         mine = ['"198.51.100.0/24:8086"', '"10.0.0.0/8:1-65535"', *_prefixes(0xFFFF, shape)]
         remotes = ", ".join(mine[: max(2, shape.entries_each)])

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ class Size:
 
 
 class Place:
-    """A cgroup and a network of its own. With *far*, a peer at the end of a veth pair."""
+    """A cgroup and a network of its own."""
 
     def __init__(self, world: "World", stack: ExitStack) -> None:
         self.world = world
@@ -54,14 +54,14 @@ class Place:
         """The timed loops, as a process that waits for commands; on one CPU, -1: any."""
         return Talk(self.programs.start(self.world.loop, str(cpu)))
 
-    def govern(self, shape: Shape, *flags: str, environment: Sequence[str] = ()) -> Agent:
+    def govern(self, shape: Shape) -> Agent:
         """Start an agent for this cgroup, with a policy of *shape*."""
         folder = self.world.workshop.new_folder()
         timed = [self.world.loop, self.world.late]
         policy = write_policy(folder, timed, shape)
-        agent = Agent(policy, self.cgroup.path, folder, wrapper=environment)
+        agent = Agent(policy, self.cgroup.path, folder)
         self._stack.callback(agent.close)
-        agent.start(*flags)
+        agent.start()
         self._agent = agent
         return agent
 
@@ -91,24 +91,11 @@ class Place:
         return far
 
     def serve(self, network: Network, *argv: str | Path, ready: str = "") -> None:
-        """Run a server in *network*, of no cgroup that is measured, until the end."""
-        process = network.call(
-            subprocess.Popen,
-            [*map(str, argv)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if ready else subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._stack.callback(_end, process)
-        if ready:
-            assert process.stdout is not None
-            assert process.stdout.readline().strip() == ready
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.communicate()
+        """Run a server in *network*, in this cgroup, until the end."""
+        there = self._stack.enter_context(contextlib.closing(Programs(self.cgroup, network)))
+        process = there.start(*argv)
+        assert process.stdout is not None
+        assert not ready or process.stdout.readline().strip() == ready
 
 
 class World:

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TCP connect() and close() to a listener at the other end of a veth pair."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+
+from bench.interleave import interleave, ratios
+from bench.policies import OPEN, Shape
+from bench.result import Finding, at_least, at_most, row
+from bench.world import Place, World
+
+NAME = "tcp-connect"
+
+# What a firewall would have to say for the same: these ports and nothing else.
+_NFT = """
+table inet bench {
+	chain output {
+		type filter hook output priority 0; policy drop;
+		ct state established,related accept
+		ip daddr 10.0.0.0/8 tcp dport 8086 accept
+	}
+}
+"""
+
+
+def measure(world: World) -> Iterator[Finding]:
+    count, rounds = world.size.of(500, 20), world.size.of(100)
+    tails: dict[str, list[float]] = {}
+    with world.places("plain", "nftables", "aegis") as places:
+        turns = {}
+        for name, place in places.items():
+            place.serve(place.peer(), world.peer, "serve", str(OPEN), ready="ready")
+            turns[name] = _turn(place, count, tails.setdefault(name, []))
+        places["nftables"].network.call(
+            subprocess.run, ["nft", "-f", "-"], input=_NFT, text=True, check=True
+        )
+        places["aegis"].govern(Shape())
+        found = interleave(turns, rounds)
+        assert places["aegis"].agent.counters()["allowed"] >= rounds * count
+    tails = {name: values[-rounds:] for name, values in tails.items()}
+    for name, goals in (("aegis", (at_least(0.98), at_most(1.05))), ("nftables", (None, None))):
+        who = "Aegis" if name == "aegis" else "an nftables output rule"
+        yield row(
+            f"TCP connect+close over veth with {who}: throughput",
+            ratios(found, "plain", name), against="plain", goal=goals[0],
+        )  # fmt: skip
+        yield row(
+            f"TCP connect+close over veth with {who}: p99",
+            ratios(tails, name, "plain"), against="plain", goal=goals[1],
+        )  # fmt: skip
+    yield row("TCP connect+close over veth, plain", found["plain"], unit="ns")
+
+
+def _turn(place: Place, count: int, tail: list[float]) -> Callable[[], float]:
+    loop = place.loop(0)
+
+    def once() -> float:
+        mean, _, slow = loop.say(f"tcp 10.77.0.2 {OPEN} {count}").split()
+        tail.append(float(slow))
+        return float(mean)
+
+    return once
