@@ -10,14 +10,16 @@ import os
 import signal
 from collections.abc import Callable
 
-from aegis import control, control_server, systemd
+from aegis import control, control_server, last_good, systemd
 from aegis.actions.cage import own_cgroup
 from aegis.actions.notify import Notifier
 from aegis.actions.processes import spared_pids
 from aegis.actions.react import OnRecord
 from aegis.actions.script import ScriptRunner
+from aegis.bpf.state import read_state
 from aegis.config.load import Loaded, load_policy
 from aegis.confirming import Confirming
+from aegis.errors import AegisError
 from aegis.existing import Existing
 from aegis.facts import Facts
 from aegis.metrics import MetricsFile
@@ -65,7 +67,11 @@ class Agent:
             that was not before.
         """
         with control.only_one(self.instance):
-            loaded = await asyncio.to_thread(load_policy, self._parts.options.config)
+            try:
+                loaded = await asyncio.to_thread(load_policy, self._parts.options.config)
+            except AegisError:
+                self._say_what_stays()
+                raise
             self._reloading.say_warnings(loaded)
             try:
                 await self._start(loaded)
@@ -75,11 +81,18 @@ class Agent:
         if self._tasks.failure is not None:
             raise self._tasks.failure
 
+    def _say_what_stays(self) -> None:
+        state = read_state(self.instance)
+        if state.loaded and state.generation:
+            what = f"generation {state.generation}, mode {state.mode}"
+            self._parts.say(f"aegis: no start; the policy in force before stays in force: {what}")
+
     async def _start(self, loaded: Loaded) -> None:
         kernel = self._parts.kernel
         kernel.start()
         try:
             kernel.spare(spared_pids())
+            self._recall()
             facts, recorder = self._make_lanes(loaded.policy)
             await self._confirming.start(loaded.policy)
             kernel.attach()
@@ -93,6 +106,19 @@ class Agent:
         self._tasks.spawn(self._confirming.warn())
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
         self._parts.say("aegis: ready")
+
+    def _recall(self) -> None:
+        """Take from the file of the last good policy what this agent cannot know."""
+        path, kernel = self._parts.options.last_good, self._parts.kernel
+        if path is None:
+            return
+        try:
+            good, age = last_good.read(path), last_good.age_s(path)
+        except (AegisError, OSError):
+            return  # it is about to be written anew
+        if (good.boot, good.generation) == (last_good.this_boot(), kernel.generation):
+            self._parts.naming.add_tables(good.generation, good.tables)
+        self._reloading.recall(good.names, age)
 
     def _make_lanes(self, policy: Policy) -> tuple[Facts, Recorder]:
         """What needs the kernel's maps."""
@@ -120,6 +146,7 @@ class Agent:
         spawn(self._proving.prove_forever())
         spawn(facts.tick())
         spawn(self._parts.log.flush_forever())
+        spawn(self._parts.keeper.keep_forever())
         spawn(recorder.record_forever())
         spawn(self._metrics.write_forever(lambda: self._reloading.policy.settings.metrics_file))
         spawn(self._reloading.refresh_names_forever())
@@ -155,6 +182,7 @@ class Agent:
             await parts.reactions.notifier.close()
         if parts.recorder is not None:
             await parts.recorder.close()
+        parts.keeper.close()
         parts.log.close()
         self._after_batch()
         parts.kernel.close()

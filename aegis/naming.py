@@ -7,6 +7,7 @@ from typing import Any
 
 from aegis.bpf.ring import REASONS
 from aegis.policy.model import Actions, Policy, Reason, Where
+from aegis.policy.tables import Tables
 
 UNCONFIGURED = "unconfigured"
 
@@ -28,7 +29,16 @@ class Naming:
 
     def add(self, generation: int, policy: Policy) -> None:
         rules = tuple((rule.where, rule.actions) for rule in policy.rules)
-        self._known[generation] = _Names(rules, policy.settings.unconfigured_actions)
+        self._add(generation, _Names(rules, policy.settings.unconfigured_actions))
+
+    def add_tables(self, generation: int, tables: Tables) -> None:
+        """The same for a generation whose policy is not known, only what was made of it."""
+        named = ((app.rule, app.actions) for app in tables.apps[1:])
+        rules = tuple((rule.where, actions) for rule, actions in named if rule is not None)
+        self._add(generation, _Names(rules, tables.unconfigured_actions))
+
+    def _add(self, generation: int, names: _Names) -> None:
+        self._known[generation] = names
         while len(self._known) > self._kept:
             self._known.popitem(last=False)
 

@@ -13,6 +13,7 @@ from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.existing import Tally
 from aegis.facts import Facts
+from aegis.last_good import Keeper
 from aegis.naming import Naming
 from aegis.policy.model import Mode
 from aegis.recording import Recorder
@@ -31,6 +32,7 @@ class Options:
     mode: Mode | None = None
     log: Path = LOG_PATH
     history: Path = HISTORY_PATH
+    last_good: Path | None = None  # None: not kept for the next boot
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Parts:
     context: Context
     reactions: Reactions
     log: EventLog
+    keeper: Keeper
     facts: Facts | None = None
     recorder: Recorder | None = None
     existing: Tally = field(default_factory=Tally)
@@ -54,12 +57,16 @@ def make_parts(options: Options, say: Say, on_record: OnRecord) -> Parts:
     context = Context()
     reactions = Reactions(context, on_record=on_record)
     reactions.log = EventLog(options.log, tell=reactions.notice)
+    kernel = Kernel(options.cgroup)
+    keeper = Keeper(options.last_good, lambda: context.names, tell=reactions.notice)
+    kernel.settled = keeper.offer
     return Parts(
         options=options,
         say=say,
-        kernel=Kernel(options.cgroup),
+        kernel=kernel,
         naming=Naming(GENERATIONS_KEPT),
         context=context,
         reactions=reactions,
         log=reactions.log,
+        keeper=keeper,
     )

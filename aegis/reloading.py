@@ -14,7 +14,7 @@ from aegis.config.load import Loaded, load_policy
 from aegis.errors import AegisError, ControlError
 from aegis.parts import Parts
 from aegis.policy.compile import compile_policy
-from aegis.policy.model import Mode, Policy, Resolution
+from aegis.policy.model import Address, Mode, Policy, Resolution
 from aegis.resolving import Resolving
 from aegis.tasks import TableLock, Tasks
 
@@ -45,6 +45,10 @@ class Reloading:
         if mode is None:
             return policy
         return replace(policy, settings=replace(policy.settings, mode=mode))
+
+    def recall(self, names: Mapping[str, frozenset[Address]], age: float) -> None:
+        """See :meth:`Resolving.recall`."""
+        self._resolving.recall(names, age)
 
     async def put_in_force(
         self, policy: Policy, seconds: float = 0.0, check: Check | None = None

@@ -86,6 +86,10 @@ class Requests:
             "scripts": reactions.scripts.counts() if reactions.scripts else {},
             "notifications": dict(reactions.notifier.outcomes) if reactions.notifier else {},
             "existing": asdict(parts.existing),
+            "last_good": {
+                "path": str(parts.keeper.path) if parts.keeper.path else None,
+                "error": parts.keeper.error,
+            },
             "log": {
                 "path": str(parts.log.path),
                 "written": parts.log.written,

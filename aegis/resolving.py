@@ -34,6 +34,12 @@ class Resolving:
         self._resolution = Resolution()
         self._changed = asyncio.Event()
 
+    def recall(self, names: Mapping[str, frozenset[Address]], age: float) -> None:
+        """What names meant *age* seconds ago, before this agent: kept as if it had seen it."""
+        for name, addresses in names.items():
+            self._book.update(name, addresses, now() - age)
+        self._book.expire(now())
+
     async def start(self, policy: Policy) -> Resolution:
         """Return what the names of *policy* mean; addresses known before are kept."""
         self._names = names_in(policy)

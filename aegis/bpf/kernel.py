@@ -3,7 +3,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,10 @@ class Measures:
     ring: tuple[int, int]  # bytes
 
 
+def _nobody_asks(_tables: Tables, _generation: int) -> None:
+    """Called with what was put in force for good."""
+
+
 class Kernel:
     """Order: ``start`` (identity is recorded from here on), ``apply`` (tables in
 
@@ -61,6 +65,7 @@ class Kernel:
         self._attached = False
         self._tiers: Tiers | None = None
         self.tiers: tuple[Tier, ...] = ()
+        self.settled: Callable[[Tables, int], object] = _nobody_asks
 
     @property
     def object(self) -> BpfObject:
@@ -153,6 +158,8 @@ class Kernel:
         if tables.refuses_inbound and self._attached:
             self._attach_or_update(INGRESS)
         generation = self.object.apply(tables, expires_boot_ns)
+        if not expires_boot_ns:
+            self.settled(tables, generation)
         if self._attached:
             self._drop_unwanted()
         return generation

@@ -11,7 +11,10 @@ from aegis.cli.journal import ERROR, prefixed
 from aegis.errors import AegisError
 from aegis.events.text import printable
 
-COMMANDS = ("run", "check", "explain", "status", "reload", "apply", "confirm", "unload", "events")
+COMMANDS = (
+    *("run", "load", "check", "explain", "status", "reload", "apply", "confirm", "unload"),
+    "events",
+)
 
 _DESCRIPTION = """\
 Watches which program opens which connection, compares it with a policy, and

@@ -7,18 +7,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from aegis import control
 from aegis.agent import Agent
 from aegis.bpf.cgroup import instance_name
 from aegis.bpf.pins import all_pins
 from aegis.cli.journal import NOTICE, is_journal, prefixed, priority_of
 from aegis.cli.live import LiveView, one_line
+from aegis.cli.off import stay_off
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
 from aegis.config.load import MAIN_FILE
 from aegis.events.ecs import Record, to_json_line
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.events.text import printable
+from aegis.last_good import LAST_GOOD_PATH
 from aegis.off import why_off
 from aegis.parts import Options
 from aegis.policy.model import Mode
@@ -50,6 +51,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
                         help="event log (default: %(default)s)")  # fmt: skip
     parser.add_argument("--history", type=Path, default=HISTORY_PATH, metavar="FILE",
                         help="sums of all decisions (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--last-good", type=Path, metavar="FILE",
+                        help="where to keep what is in force, for the next boot (default: "
+                        f"{LAST_GOOD_PATH}; with --cgroup: nowhere)")  # fmt: skip
     parser.add_argument("--unload-on-exit", action="store_true",
                         help="take everything out of the kernel when stopping")  # fmt: skip
     parser.set_defaults(run=run)
@@ -98,22 +102,14 @@ def run(args: argparse.Namespace) -> int:
     cgroup = chosen_cgroup(args)
     off = why_off()
     if off:
-        return stay_off(off, instance_name(cgroup))
+        return stay_off(off, instance_name(cgroup), say)
     output = Output(as_json=args.json)
-    options = Options(args.config, cgroup, args.mode, args.log, args.history)
+    kept = args.last_good or (None if args.cgroup else LAST_GOOD_PATH)
+    options = Options(args.config, cgroup, args.mode, args.log, args.history, kept)
     instance = asyncio.run(_run(options, output))
     if args.unload_on_exit:
         for pins in all_pins(instance):
             pins.remove()
-    return 0
-
-
-def stay_off(why: str, instance: str) -> int:
-    """Somebody was locked out: what an earlier agent left in force goes, too."""
-    with control.only_one(instance):
-        removed = sum(pins.remove() for pins in all_pins(instance))
-    gone = f", and {removed} links and maps were taken out of the kernel" if removed else ""
-    say(f"aegis: off: {why}: nothing is put in force{gone}")
     return 0
 
 

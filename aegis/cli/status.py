@@ -96,6 +96,9 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
     if agent is not None and agent["existing"]["failed"]:
         failed = agent["existing"]["failed"]
         problems.append(f"{failed} connections older than the agent could not be closed")
+    if agent is not None and agent["last_good"]["error"]:
+        error = agent["last_good"]["error"]
+        problems.append(f"the policy in force is not kept for the next boot: {error}")
     if agent is None:
         problems.append("no agent is running: verdicts stand, but nobody hears of them")
     return problems
