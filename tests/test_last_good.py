@@ -4,6 +4,8 @@
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -235,3 +237,12 @@ def test_what_a_failed_start_compiled_is_not_kept(tables: Tables, tmp_path: Path
 def test_the_loader_reads_the_same_files_as_the_agent() -> None:
     """Its default is written a second time: importing config's takes too long at boot."""
     assert make_parser(["load"]).parse_args(["load"]).config == MAIN_FILE
+
+
+def test_the_loader_needs_no_library_to_read_policies() -> None:
+    """A broken pydantic, or one that is being upgraded, keeps no policy out of force."""
+    look = "import sys, aegis.cli.load; sys.exit(any(m in sys.modules for m in sys.argv[1:]))"
+    found = subprocess.run(
+        [sys.executable, "-c", look, "pydantic", "tomli", "rich", "sqlite3"], check=False
+    )
+    assert found.returncode == 0
