@@ -8,13 +8,12 @@ Intent goes down (``reloading``): files → policy → tables → kernel. Facts 
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 
 from aegis import control, control_server, last_good, systemd
 from aegis.actions.cage import own_cgroup
 from aegis.actions.notify import Notifier
 from aegis.actions.processes import spared_pids
-from aegis.actions.react import OnRecord
+from aegis.actions.react import View
 from aegis.actions.script import ScriptRunner
 from aegis.bpf.state import read_state
 from aegis.config.load import Loaded, load_policy
@@ -33,18 +32,13 @@ from aegis.tasks import Tasks
 
 
 class Agent:
-    """One run. *say* gets lines for the administrator, *on_record* every record.
+    """One run. *say* gets lines for the administrator, *view* every record."""
 
-    *after_batch* is called when a batch of records was handled.
-    """
-
-    def __init__(
-        self, options: Options, say: Say, on_record: OnRecord, after_batch: Callable[[], None]
-    ) -> None:
-        self._after_batch = after_batch
+    def __init__(self, options: Options, say: Say, view: View) -> None:
+        self._after_batch = view.flush
         self._stopping = asyncio.Event()
         self._tasks = Tasks(failed=self._stopping.set)
-        self._parts = parts = make_parts(options, say, on_record)
+        self._parts = parts = make_parts(options, say, view)
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
         self._proving = Proving(parts, self._reloading.lock)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from aegis.actions.react import Reactions
 from aegis.bpf.kernel import Kernel
-from aegis.bpf.ring import BATCH, SELF_TEST, to_event
+from aegis.bpf.ring import BATCH, SELF_TEST, fields_of, to_event
 from aegis.errors import AegisError
 from aegis.gaps import Gaps
+from aegis.lines import Lines
 from aegis.naming import Naming
 
 TICK_S = 1.0
@@ -36,6 +37,7 @@ class Facts:
         self._reactions = reactions
         self._after_batch = after_batch
         self._ring = kernel.open_ring()
+        self._lines = Lines(naming, reactions.context)
         noted, stamp = kernel.object.maps["watch"], reactions.context.wall_time
         self._gaps = Gaps(kernel.counters, noted, stamp, reactions.notice)
 
@@ -49,15 +51,24 @@ class Facts:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             records = self._ring.drain()
+            self._lines.begin_batch()
             for record in records:
-                if record["hook"] == SELF_TEST:
-                    self.on_proof(record["owner.tgid"])
-                    continue
-                rule, actions = self._naming.name(record)
-                self._reactions.handle(to_event(record, rule, actions))
+                self._handle(record)
             self.flush()
             if len(records) < BATCH:
                 return  # the descriptor polls readable again when there is more
+
+    def _handle(self, raw: bytes) -> None:
+        line = None if self._reactions.wants_record() else self._lines.line(raw)
+        if line is not None:
+            self._reactions.log_line(line)
+            return
+        record = fields_of(raw)
+        if record["hook"] == SELF_TEST:
+            self.on_proof(record["owner.tgid"])
+            return
+        rule, actions = self._naming.name(record)
+        self._reactions.handle(to_event(record, rule, actions))
 
     def flush(self) -> None:
         """Write out what was logged and shown."""

@@ -25,6 +25,7 @@ class Naming:
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
+        self.version = 0  # changes when another name may be given
         self._known: OrderedDict[int, _Names] = OrderedDict()
 
     def add(self, generation: int, policy: Policy) -> None:
@@ -38,6 +39,7 @@ class Naming:
         self._add(generation, _Names(rules, tables.unconfigured_actions))
 
     def _add(self, generation: int, names: _Names) -> None:
+        self.version += 1
         self._known[generation] = names
         while len(self._known) > self._kept:
             self._known.popitem(last=False)

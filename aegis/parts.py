@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aegis.actions.log import EventLog
-from aegis.actions.react import OnRecord, Reactions
+from aegis.actions.react import Reactions, View
 from aegis.bpf.kernel import Kernel
 from aegis.events.context import Context
 from aegis.events.history import HISTORY_PATH
@@ -52,10 +52,10 @@ class Parts:
     existing: Tally = field(default_factory=Tally)
 
 
-def make_parts(options: Options, say: Say, on_record: OnRecord) -> Parts:
+def make_parts(options: Options, say: Say, view: View) -> Parts:
     """Everything that can be made before the kernel's part is there."""
     context = Context()
-    reactions = Reactions(context, on_record=on_record)
+    reactions = Reactions(context, view=view)
     reactions.log = EventLog(options.log, tell=reactions.notice)
     kernel = Kernel(options.cgroup)
     keeper = Keeper(options.last_good, lambda: context.names, tell=reactions.notice)

@@ -4,7 +4,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from aegis.actions.kill import Killer, KillResult, KillStatus
 from aegis.actions.log import EventLog
@@ -17,6 +17,19 @@ from aegis.events.event import Event, KillBy
 from aegis.policy.model import Settings
 
 OnRecord = Callable[[Record], None]
+
+
+class View(Protocol):
+    """Whoever watches. What it does not want as a record it gets as the line of the log."""
+
+    def record(self, record: Record) -> None: ...
+
+    def wants_record(self) -> bool: ...
+
+    def line(self, line: str) -> None: ...
+
+    def flush(self) -> None: ...
+
 
 _REMINDER_S = 60.0  # to say again that a process was not killed: it asks ten times a second
 _REMINDERS_MAX = 1024
@@ -37,12 +50,14 @@ class Reactions:
         log: EventLog | None = None,
         scripts: ScriptRunner | None = None,
         on_record: OnRecord | None = None,
+        view: View | None = None,
     ) -> None:
         self.context = context
         self.log = log
         self.scripts = scripts
         self.notifier: Notifier | None = None
-        self.on_record = on_record
+        self.on_record = on_record if view is None else view.record
+        self._view = view
         self.killer = Killer(Settings())
         self._spared: OrderedDict[tuple[int, int, KillStatus], float] = OrderedDict()
 
@@ -69,6 +84,19 @@ class Reactions:
         """Log and show something that is no connection: a ``Tell``."""
         record = to_ecs_notice(kind, message, fields or {}, self.context, metric=metric)
         self._show(record, log=True)
+
+    def wants_record(self) -> bool:
+        """Whether an event that is only logged may not come as ``log_line``."""
+        if self._view is None:
+            return self.on_record is not None
+        return self._view.wants_record()
+
+    def log_line(self, line: str) -> None:
+        """An event that is only logged, as its line."""
+        if self.log is not None:
+            self.log.add(line)
+        if self._view is not None:
+            self._view.line(line)
 
     def flush(self) -> None:
         """Write what was logged: to be called once a batch of events."""

@@ -79,6 +79,11 @@ def layout(name: str) -> Layout:
     return Layout(name)
 
 
+def offset_of(name: str, field: str) -> int:
+    """Where *field* begins in ``struct NAME``."""
+    return int(ffi.offsetof(f"struct {name}", field))
+
+
 def text_of(data: bytes) -> bytes:
     """The bytes before the first NUL."""
     return data.split(b"\0", 1)[0]

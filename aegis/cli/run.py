@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from aegis.off import why_off
 from aegis.parts import Options
 from aegis.policy.model import Mode
 
+SHOWN_MAX = 1000
 _DESCRIPTION = """\
 Put the policy in force and print events until Ctrl-C or SIGTERM. Stopping is
 not unloading: what was enforced stays in force until `aegis unload`, unless
@@ -60,18 +62,43 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 class Output:
-    """stdout, for records; when its reader goes, the agent goes on without it."""
+    """stdout, for records; when its reader goes, the agent goes on without it.
+
+    Nobody reads more than SHOWN_MAX a second, and the journal would drop them: the
+    rest of a flood is counted here, and is in the log.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
         self._journal = is_journal(sys.stdout)
         self._view = LiveView(sys.stdout)
         self._gone = False
+        self._second, self._shown, self._unshown = 0, 0, 0
 
     def record(self, record: Record) -> None:
         self._try(lambda: self._write(record))
 
+    def wants_record(self) -> bool:
+        """Whether the next event is to be shown by ``record``; else by ``line``."""
+        if self._json or self._gone:
+            return False
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._shown = second, 0
+        self._shown += 1
+        return self._shown <= SHOWN_MAX
+
+    def line(self, line: str) -> None:
+        if self._json:
+            self._try(lambda: sys.stdout.write(line + "\n"))
+        else:
+            self._unshown += 1
+
     def flush(self) -> None:
+        if self._unshown and int(time.monotonic()) != self._second:
+            count, self._unshown = self._unshown, 0
+            text = f"{count} more events are in the log only: over {SHOWN_MAX} a second\n"
+            self._try(lambda: sys.stdout.write(prefixed(text, NOTICE, sys.stdout)))
         self._try(sys.stdout.flush)
 
     def _write(self, record: Record) -> None:
@@ -114,6 +141,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(options: Options, output: Output) -> str:
-    agent = Agent(options, say, output.record, output.flush)
+    agent = Agent(options, say, output)
     await agent.run()
     return agent.instance

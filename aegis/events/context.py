@@ -45,14 +45,16 @@ class Context:
 
         Follows a clock that is set, yet gives one process one start time.
         """
+        now_ns, offset_ns = self.clock()
+        return stamp_of(offset_ns + (now_ns if boot_ns is None else boot_ns))
+
+    def clock(self) -> tuple[int, int]:
+        """Return CLOCK_BOOTTIME now, and what makes wall clock time of it; nanoseconds."""
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         offset_ns = time.time_ns() - now_ns
         if abs(offset_ns - self._offset_ns) > _STEP_NS:
             self._offset_ns = offset_ns
-        seconds, rest_ns = divmod(
-            self._offset_ns + (now_ns if boot_ns is None else boot_ns), 1_000_000_000
-        )
-        return f"{_stamp(seconds)}.{rest_ns // 1000:06d}Z"
+        return now_ns, self._offset_ns
 
     def user_name(self, uid: int) -> str | None:
         """Return the name of *uid*, remembered for five minutes; None: nobody's."""
@@ -68,6 +70,12 @@ class Context:
             name = None
         self._users[uid] = (now + _USER_TTL_S, name)
         return name
+
+
+def stamp_of(wall_ns: int) -> str:
+    """Return wall clock time *wall_ns* as ISO 8601 in UTC."""
+    seconds, rest_ns = divmod(wall_ns, 1_000_000_000)
+    return f"{_stamp(seconds)}.{rest_ns // 1000:06d}Z"
 
 
 @lru_cache(maxsize=256)  # many events a second, from few processes

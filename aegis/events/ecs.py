@@ -144,6 +144,16 @@ def _endpoint(address: Address, port: int) -> Record:
     return {"ip": str(address), "port": port} if port else {"ip": str(address)}
 
 
+def endpoint_line(address: Address, port: int, name: str | None) -> str:
+    """Return the JSON of an endpoint, as in a whole line."""
+    endpoint = _endpoint(address, port)
+    if name is not None:
+        endpoint["domain"] = json_text(name)
+    elif port:
+        return f'{{"ip":"{address}","port":{port}}}'
+    return to_json_line(endpoint)
+
+
 def _destination(address: Address, port: int, context: Context) -> Record:
     destination = _endpoint(address, port)
     name = context.names.get(address)

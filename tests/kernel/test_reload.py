@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from aegis.bpf.kernel import Kernel
-from aegis.bpf.ring import BATCH, VERDICTS
+from aegis.bpf.ring import BATCH, VERDICTS, fields_of
 from aegis.config.load import load_policy
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Resolution, Verdict
@@ -91,7 +91,7 @@ class Reader:
         while True:
             ending = self._stop.is_set()
             records = self._ring.drain()
-            for record in records:
+            for record in map(fields_of, records):
                 self._judge(record["generation"], record["dport"], VERDICTS[record["verdict"]])
             if len(records) < BATCH:
                 if ending:
