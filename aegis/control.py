@@ -78,14 +78,16 @@ def _try_lock(path: Path) -> TextIO | None:
     return None
 
 
-def ask(instance: str, request: str, **arguments: str | float | bool) -> dict[str, Any]:
-    """Return the agent's reply.
+def ask(
+    instance: str, request: str, patience: float = REPLY_S, /, **arguments: str | float | bool
+) -> dict[str, Any]:
+    """Return the agent's reply, which may take *patience* seconds.
 
     :raises ControlError: when no agent answers, or with its own refusal.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(REPLY_S)
+            client.settimeout(patience)
             client.connect(str(socket_path(instance)))
             client.sendall(json.dumps({"do": request, **arguments}).encode() + b"\n")
             with client.makefile("rb") as stream:

@@ -2,6 +2,7 @@
 """``aegis unload``: nothing of ours stays in the kernel."""
 
 import argparse
+import contextlib
 import json
 import time
 
@@ -12,6 +13,7 @@ from aegis.cli.target import add_cgroup_option, present
 from aegis.errors import ControlError
 
 STOP_S = 30.0
+ANSWER_S = 5.0
 _DESCRIPTION = """\
 Stop the agent, if one runs, and take every program, link, map and pin of Aegis
 out of the kernel. Connections are no longer checked afterwards.
@@ -29,9 +31,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     wanted = present() if args.cgroup is None else [instance_name(args.cgroup)]
-    removed = {}
+    removed, failed = {}, None
     for instance in wanted:
-        stop_agent(instance)
+        try:
+            stop_agent(instance)
+        except ControlError as error:
+            failed = error  # what is in force goes all the same
         removed[instance] = sum(pins.remove() for pins in all_pins(instance))
     if args.json:
         print(json.dumps({"removed": removed}))
@@ -40,19 +45,23 @@ def run(args: argparse.Namespace) -> int:
     else:
         for instance, count in removed.items():
             print(f"{instance}: {count} links and maps removed")
+    if failed is not None:
+        raise failed
     return 0
 
 
 def stop_agent(instance: str) -> None:
-    """Return once no agent of *instance* runs.
+    """Return once no agent of *instance* runs, also one that is only just starting.
 
     :raises ControlError: when it does not end.
     """
-    if instance not in control.running():
-        return
-    control.ask(instance, "stop")
     deadline = time.monotonic() + STOP_S
     while instance in control.running():
         if time.monotonic() > deadline:
-            raise ControlError(f"the agent of {instance} does not stop: end it, then unload again")
+            raise ControlError(
+                f"the agent of {instance} does not stop, and may put its policy in force again: "
+                "end it, then unload again"
+            )
+        with contextlib.suppress(ControlError):  # it is starting, stopping, or hangs
+            control.ask(instance, "stop", ANSWER_S)
         time.sleep(0.02)

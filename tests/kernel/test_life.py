@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Enforcement outlives the agent; only ``unload`` ends it."""
 
+import argparse
 import json
 import signal
 import subprocess
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from aegis.cli import unload
+from aegis.errors import ControlError
 from tests.kernel.agent import Agent, field
 from tests.kernel.cgroup import ScratchCgroup
 from tests.kernel.conftest import Agents
@@ -276,6 +279,26 @@ def test_unload_ends_it_while_the_agent_runs(
     assert finished.returncode == 0, finished.stderr
     assert_nothing_is_left(agent, talk, scratch)
     agent.stop()
+
+
+def test_unload_ends_it_while_the_agent_hangs(
+    house: House, talk: Talk, scratch: ScratchCgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in force goes all the same; that the agent has to be ended is said."""
+    agent = house.run()
+    assert is_enforced(talk)
+    monkeypatch.setattr(unload, "STOP_S", 0.3)
+    monkeypatch.setattr(unload, "ANSWER_S", 0.1)
+    place = None if AT_ROOT else scratch.path
+    agent.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(ControlError, match="does not stop"):
+            unload.run(argparse.Namespace(cgroup=place, json=False))
+        assert talk.reaches("tcp", "127.0.0.1", 8087)
+    finally:
+        agent.send_signal(signal.SIGCONT)
+    agent.stop()
+    assert_nothing_is_left(agent, talk, scratch)
 
 
 def test_observe_flag_and_unload_on_exit(house: House, talk: Talk, scratch: ScratchCgroup) -> None:

@@ -159,7 +159,7 @@ class Scene:
         self.folder = self.workshop.new_folder()
         self.policy = self.folder / "aegis.toml"
         self.log, self.history = self.folder / "log.jsonl", self.folder / "history.db"
-        self._runs: list[Run] = []
+        self.runs: list[Run] = []
         self._stack.callback(self._end_all)
         self.write_policy(policy)
 
@@ -173,7 +173,7 @@ class Scene:
     def run(self, *wrapper: str, flags: Sequence[str] = ()) -> Run:
         """A new agent, which may not be ready yet."""
         started = Run(self, wrapper, flags)
-        self._runs = [run for run in self._runs if run.process.poll() is None] + [started]
+        self.runs = [run for run in self.runs if run.process.poll() is None] + [started]
         return started
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -223,7 +223,7 @@ class Scene:
             return history.totals().taken
 
     def _end_all(self) -> None:
-        for run in self._runs:
+        for run in self.runs:
             run.end()
 
     def __enter__(self) -> "Scene":
