@@ -43,8 +43,9 @@ int aegis_has_constants(struct aegis_object *object, const char *name, int fd)
 		return -ENOENT;
 	if (bpf_obj_get_info_by_fd(fd, &info, &length))
 		return -errno;
-	/* The one entry is as long as the section, or rounded up. */
-	if (info.type != BPF_MAP_TYPE_ARRAY || info.max_entries != 1 || info.value_size < size)
+	/* The one entry is as long as the section, or rounded up: not another that begins alike. */
+	if (info.type != BPF_MAP_TYPE_ARRAY || info.max_entries != 1 || info.value_size < size ||
+	    info.value_size - size >= sizeof(__u64))
 		return 0;
 	found = malloc(info.value_size);
 	if (!found)
