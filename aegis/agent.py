@@ -159,6 +159,9 @@ class Agent:
         )
         parts.existing = existing.tally
         await existing.sweep(facts.flush)
+        async with self._reloading.lock:
+            # Closing sockets in other network namespaces was the last thing that took more.
+            self._reloading.give_up_rights()
 
     async def _stop(self) -> None:
         parts = self._parts

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from aegis import lockout
-from aegis.config.load import load_policy
 from aegis.errors import AegisError, ControlError
 from aegis.events.history import HISTORY_PATH
 from aegis.parts import Parts
 from aegis.policy.model import Mode, Policy, Where
-from aegis.reloading import Reloading
+from aegis.reloading import Reloading, read_policy
 from aegis.tasks import Tasks
 
 SECONDS_MIN, SECONDS_MAX = 1, 3600
@@ -138,7 +137,7 @@ class Confirming:
             raise ControlError(f"{seconds:g}: between {SECONDS_MIN} and {SECONDS_MAX} seconds")
         async with self._reloading.lock:
             self._reloading.refuse_on_trial()
-            loaded = await asyncio.to_thread(load_policy, config)
+            loaded = await asyncio.to_thread(read_policy, config)
             before = None if self._reloading.held else self._reloading.policy
 
             async def check(policy: Policy, resolution: Any) -> None:
@@ -165,7 +164,7 @@ class Confirming:
     async def _of_the_files(self) -> Policy:
         """What a reload or start would put in force."""
         try:
-            loaded = await asyncio.to_thread(load_policy, self._parts.options.config)
+            loaded = await asyncio.to_thread(read_policy, self._parts.options.config)
         except AegisError:
             return Policy()
         return self._reloading.overruled(loaded.policy)

@@ -5,9 +5,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from aegis import lockout, systemd
+from aegis.bpf.rights import raised, set_rights
 from aegis.bpf.tiers import LSM
 from aegis.bpf.trial import boot_ns
 from aegis.config.load import Loaded, load_policy
@@ -15,10 +17,17 @@ from aegis.errors import AegisError, ControlError
 from aegis.parts import Parts
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Address, Mode, Policy, Resolution
+from aegis.privileges import PERMITTED, READING, needed
 from aegis.resolving import Resolving
 from aegis.tasks import TableLock, Tasks
 
 Check = Callable[[Policy, Resolution], Awaitable[None]]
+
+
+def read_policy(config: Path) -> Loaded:
+    """What *config* says; its paths lead through other users' directories, too."""
+    with raised(*READING):
+        return load_policy(config)
 
 
 class Reloading:
@@ -36,6 +45,7 @@ class Reloading:
         self.policy = Policy()
         self.in_force_since = time.monotonic()
         self.last_ok = True
+        self.settled = False  # whether what starting takes was given up
         self.held = ""  # why the files' policy is not what is in force
         self.accepted: Callable[[], object] = bool  # called when a reload was asked for and done
 
@@ -91,6 +101,13 @@ class Reloading:
             parts.reactions.notifier.settings = policy.notify
         if parts.recorder is not None:
             parts.recorder.settings = policy.settings
+        if self.settled:
+            self.give_up_rights()
+
+    def give_up_rights(self) -> None:
+        """Once the start is over, and with each policy."""
+        self.settled = True
+        set_rights(PERMITTED, needed(self.policy))
 
     def _apply(self, policy: Policy, resolution: Resolution, seconds: float = 0.0) -> int:
         tables = compile_policy(policy, resolution)
@@ -148,7 +165,7 @@ class Reloading:
             systemd.notify("RELOADING=1")
             try:
                 self.refuse_on_trial()
-                loaded = await asyncio.to_thread(load_policy, self._parts.options.config)
+                loaded = await asyncio.to_thread(read_policy, self._parts.options.config)
                 check = None if knows else self._check
                 generation = await self.put_in_force(loaded.policy, check=check)
                 self.accepted()

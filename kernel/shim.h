@@ -131,6 +131,12 @@ int aegis_spawn(const struct aegis_spawn *spawn, int *no_cgroup);
  */
 int aegis_prove(int procs_fd, int cgroup_fd, int *child);
 
+/* Capabilities, as bits: of all threads; of the calling one, for a moment. */
+int aegis_set_rights(uint64_t permitted, uint64_t effective);
+int aegis_raise_rights(uint64_t more, uint64_t *before);
+int aegis_restore_rights(uint64_t effective);
+int aegis_permitted_rights(uint64_t *permitted);
+
 /* Waits until every program that began before the call has ended. */
 int aegis_barrier(void);
 

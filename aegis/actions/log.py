@@ -182,5 +182,6 @@ def _end_torn_line(fd: int) -> None:
 
 def _give_to_readers(target: int | Path) -> None:
     if os.geteuid() == 0:
-        with suppress(KeyError):
+        # The directory's set-group-ID bit does the same, and takes no capability.
+        with suppress(KeyError, PermissionError):
             os.chown(target, 0, grp.getgrnam(_READERS).gr_gid)

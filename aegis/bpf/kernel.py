@@ -17,6 +17,7 @@ from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, check
 from aegis.bpf.object import MAPS, UNKEYED_MAPS, BpfObject, read_counters
 from aegis.bpf.pins import Pins, mount_bpffs
+from aegis.bpf.rights import raised
 from aegis.bpf.ring import Ring
 from aegis.bpf.sums import KernelSums
 from aegis.bpf.tiers import Tier, Tiers
@@ -237,7 +238,8 @@ class Kernel:
     def _attach_new(self, name: str) -> None:
         directory = open_cgroup(self.cgroup)
         try:
-            self._keep(name, self.object.attach_cgroup(name, directory))
+            with raised("CAP_NET_ADMIN"):  # asked for where packets are seen
+                self._keep(name, self.object.attach_cgroup(name, directory))
         finally:
             os.close(directory)
 

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Capabilities of this process: given up by all its threads, raised by one for a moment."""
+
+import contextlib
+from collections.abc import Iterator
+
+from aegis._bpf import ffi, lib
+from aegis.bpf.maps import check
+
+# linux/capability.h
+CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_READ_SEARCH": 2,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
+
+
+def bits(names: frozenset[str]) -> int:
+    return sum(1 << CAPABILITIES[name] for name in names)
+
+
+def set_rights(permitted: frozenset[str], effective: frozenset[str]) -> None:
+    """Of every thread, and of those they start; none that is not held is gained.
+
+    :raises KernelError: when some thread would not.
+    """
+    held = ffi.new("uint64_t *")
+    check(lib.aegis_permitted_rights(held), "asking for the capabilities")
+    kept = bits(permitted) & held[0]
+    check(lib.aegis_set_rights(kept, bits(effective) & kept), "giving up capabilities")
+
+
+@contextlib.contextmanager
+def raised(*names: str) -> Iterator[None]:
+    """This thread has these in effect, of what is permitted."""
+    before = ffi.new("uint64_t *")
+    check(lib.aegis_raise_rights(bits(frozenset(names)), before), "raising capabilities")
+    try:
+        yield
+    finally:
+        check(lib.aegis_restore_rights(before[0]), "lowering capabilities")
