@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m vmtests.boot --boots 20``: one host under systemd, booted again and again.
+
+Rules must be in force before its first network interface is up, whatever became of
+its policy's files, and it must be reachable each time. Minutes; root; no test of CI.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmtests import trixie
+from vmtests.fetch import STATE
+from vmtests.vm import CPUS, MEMORY, PROCESSOR
+
+REPORT = STATE / "report" / "boot"
+TIME_LIMIT = 400.0
+TOUR_LIMIT = 1500.0
+# What each boot finds, in turn; the first is that of a host just installed.
+KINDS = ("none", "good", "broken", "damaged", "off", "good", "broken-and-none", "off-file")
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What the guest told, and whether somebody could come in meanwhile."""
+
+    kind: str
+    told: dict[str, Any]
+    banner: str
+    seconds: float
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def qemu(folder: Path, words: str, port: int) -> list[str]:
+    # The guest reaches nobody (restrict); we reach its sshd.
+    network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
+    return [
+        "qemu-system-x86_64", *PROCESSOR.split(), "-smp", str(CPUS), "-m", MEMORY,
+        "-nodefaults", "-display", "none", "-no-reboot",
+        "-kernel", str(trixie.kernel().vmlinuz), "-initrd", str(folder / "initramfs"),
+        "-append", f"root=/dev/vda console=ttyS0 mitigations=off panic=-1 quiet {words}",
+        "-drive", f"file={folder / 'disk'},format=raw,if=virtio,cache=unsafe",
+        "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=",
+        "-device", "virtio-rng-pci",
+        "-serial", f"file:{folder / 'console'}", "-serial", f"file:{folder / 'told'}",
+    ]  # fmt: skip
+
+
+def ssh_banner(port: int) -> str:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as client:
+        client.settimeout(3)
+        return client.recv(64).decode(errors="replace").strip()
+    return ""
+
+
+def boot(folder: Path, kind: str, words: str, limit: float = TIME_LIMIT) -> Boot:
+    for name in ("told", "console"):
+        (folder / name).write_text("")
+    port, banner, begun = free_port(), "", time.monotonic()
+    process = subprocess.Popen(
+        qemu(folder, words, port), stdin=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while process.poll() is None and time.monotonic() - begun < limit:
+            banner = banner or ssh_banner(port)
+            time.sleep(1)
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+    lines = (folder / "told").read_text().splitlines() or [""]
+    told = {"error": f"the guest told nothing more than: {lines[-1]}"}
+    if lines[-1].startswith("{"):
+        told = json.loads(lines[-1])
+    return Boot(kind, told, banner, time.monotonic() - begun)
+
+
+def words_for(kind: str, following: str) -> str:
+    off = "aegis=off " if kind == "off" else ""
+    return f"{off}aegis-test.next={following}"
+
+
+def problems(boot: Boot) -> list[str]:
+    """What is not as it must be after a boot of this kind; empty: all is well."""
+    told = boot.told
+    if "error" in told or "late" not in told:
+        return [str(told.get("error", "the guest told nothing"))]
+    governed = boot.kind not in ("off", "off-file", "broken-and-none")
+    early, late = told["early"], told["late"]
+    wrong = []
+    if not boot.banner.startswith("SSH-"):
+        wrong.append("its sshd was not reached")
+    others_up = [name for name, up in early["up"].items() if up and name != "lo"]
+    if others_up:
+        wrong.append(f"{others_up} up before the early probe")
+    for when, got in (("early", early["got"]), ("late", late["got"])):
+        for name in ("remote", "local"):
+            if (got[name] == "denied") is not governed:
+                wrong.append(f"{when}: {name} {got[name]}")
+        if got["allowed"] == "denied":
+            wrong.append(f"{when}: what is allowed was denied")
+    if governed and not 0 < told["loaded_at"] < min(told["networkd_at"], told["link_up_at"]):
+        wrong.append("the rules came after the network")
+    if not told["link_up_at"]:
+        wrong.append("no link came up")
+    return wrong + _agent_problems(boot)
+
+
+def _agent_problems(boot: Boot) -> list[str]:
+    told, wrong = boot.told, []
+    said = "\n".join([*told["load_said"], *told["agent_said"]])
+    state, status = told["agent"]["ActiveState"], told["status"]
+    wanted = {
+        "none": ("active", "no policy was in force yet"),
+        "good": ("active", "from /var/lib/aegis/last-good"),
+        "broken": ("activating", "stays in force: generation 1"),
+        "damaged": ("active", "damaged"),
+        "broken-and-none": ("activating", "no policy was in force yet"),
+        "off": ("inactive", ""),
+        "off-file": ("inactive", ""),
+    }
+    expected, words = wanted[boot.kind]
+    if state != expected:
+        wrong.append(f"the agent is {state}, not {expected}")
+    if words not in said:
+        wrong.append(f"nobody said {words!r}")
+    if "Traceback" in said:
+        wrong.append("a traceback")
+    if expected == "active" and told["status_code"] != 0:
+        wrong.append(f"status: {status.get('problems') if isinstance(status, dict) else status}")
+    return wrong
+
+
+def line(number: int, boot: Boot, wrong: list[str]) -> str:
+    told = boot.told
+    state = told.get("status")
+    generation = state.get("generation", 0) if isinstance(state, dict) else 0
+    moments = {"rules": "loaded_at", "networkd": "networkd_at", "link": "link_up_at"}
+    times = " ".join(f"{name} {told.get(key, 0):.2f}" for name, key in moments.items())
+    what = f"{number:2} {boot.kind:16} {times} generation {generation} {boot.seconds:.0f} s"
+    return f"{what}: {'; '.join(wrong) or 'ok'}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m vmtests.boot", description=__doc__)
+    parser.add_argument("--boots", type=int, default=20)
+    parser.add_argument("--tour", help="one boot with this tour instead, see vmtests/system")
+    args = parser.parse_args()
+    REPORT.mkdir(parents=True, exist_ok=True)
+    trixie.disk(REPORT / "disk")
+    trixie.initramfs(REPORT / "initramfs")
+    if args.tour:
+        done = boot(REPORT, "none", f"aegis-test.do={args.tour}", TOUR_LIMIT)
+        print(json.dumps(done.told, indent=1))
+        return 1 if "error" in done.told else 0
+    failed = 0
+    for number in range(1, args.boots + 1):
+        kind, following = KINDS[(number - 1) % len(KINDS)], KINDS[number % len(KINDS)]
+        done = boot(REPORT, kind, words_for(kind, following))
+        wrong = problems(done)
+        failed += bool(wrong)
+        shutil.copy(REPORT / "console", REPORT / f"console-{number}")
+        (REPORT / f"told-{number}.json").write_text(json.dumps(done.told, indent=1))
+        print(line(number, done, wrong), flush=True)
+    print(f"{args.boots - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
