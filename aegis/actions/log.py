@@ -157,11 +157,11 @@ def open_log(path: Path) -> int:
     """
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, mode=0o750)
-        _give_to_readers(path.parent)
+        _give_to_readers(path.parent, 0o750)
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o640)
-        _give_to_readers(fd)
+        _give_to_readers(fd, 0o640)
     except FileExistsError:
         fd = os.open(path, flags)
     try:
@@ -180,7 +180,9 @@ def _end_torn_line(fd: int) -> None:
         os.write(fd, b"\n")
 
 
-def _give_to_readers(target: int | Path) -> None:
+def _give_to_readers(target: int | Path, mode: int) -> None:
+    # The umask of our unit leaves nothing to them.
+    os.chmod(target, mode)  # noqa: PTH101 (it may be a descriptor)
     if os.geteuid() == 0:
         # The directory's set-group-ID bit does the same, and takes no capability.
         with suppress(KeyError, PermissionError):

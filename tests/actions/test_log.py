@@ -25,11 +25,16 @@ def lines(path: Path) -> list[object]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_new_log_is_for_root_and_adm_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=["a-shell-s-umask", "the-unit-s-umask"])
+def test_new_log_is_for_root_and_adm_only(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "log" / "aegis" / "events.jsonl"
     log = EventLog(path)
     log.add('{"a":1}')
-    log.flush()
+    before = os.umask(umask)
+    try:
+        log.flush()
+    finally:
+        os.umask(before)
     assert lines(path) == [{"a": 1}]
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
