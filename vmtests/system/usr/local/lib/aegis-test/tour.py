@@ -46,7 +46,7 @@ def run(*argv: str) -> str:
     return f"{done.returncode}: {(done.stdout + done.stderr).strip()}"
 
 
-def until(happened: Callable[[], object], seconds: float = 60.0) -> bool:
+def until(happened: Callable[[], object], seconds: float = 120.0) -> bool:
     deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:
@@ -115,12 +115,12 @@ def the_notification() -> dict[str, object]:
     urls.write_text(f"http://127.0.0.1:{HOOK_PORT}/hook\n")
     urls.chmod(0o600)
     with socket.create_server(("127.0.0.1", HOOK_PORT)) as server:
-        server.settimeout(60)
+        server.settimeout(120)
         told: dict[str, object] = {"refused": knock("told-prober")}
         try:
             client, (_, port) = server.accept()
         except TimeoutError:
-            return told | {"came": False}
+            return told | {"came": False, "why": state_of_the_agent()}
         with client:
             told |= {"came": True, "sender": sender(port)}
             told["body"] = client.recv(65536).decode(errors="replace")[-300:]
@@ -156,12 +156,16 @@ def the_mail() -> dict[str, object]:
     spool = Path("/var/mail/root")
     knock("mail-prober")
     came = until(lambda: spool.exists() and "10.0.2.2" in spool.read_text())
-    return {"came": came, "text": spool.read_text()[:400] if came else scripts_said()}
+    return {"came": came, "text": spool.read_text()[:400] if came else state_of_the_agent()}
 
 
-def scripts_said() -> str:
-    lines = LOG.read_text().splitlines()
-    return "\n".join(line for line in lines if "script" in line)[-1500:]
+def state_of_the_agent() -> list[str]:
+    """What it said last, and what runs in its cgroup."""
+    said = run("journalctl", "-b", "-u", "aegis", "-n", "12", "-o", "cat", "--no-pager")
+    told = run("aegis", "status", "--json").partition(": ")[2]
+    agent = json.loads(told).get("agent") or {} if told.startswith("{") else {}
+    counts = {name: agent.get(name) for name in ("scripts", "notifications")}
+    return [said, run("systemd-cgls", "--no-pager", "-u", "aegis.service"), json.dumps(counts)]
 
 
 def the_cut() -> dict[str, object]:
@@ -170,7 +174,7 @@ def the_cut() -> dict[str, object]:
     came = until(lambda: run(*table).startswith("0:"))
     told: dict[str, object] = {"came": came, "table": run(*table)[:600]}
     if not came:
-        told["said"] = scripts_said()
+        told["said"] = state_of_the_agent()
     told["undone"] = run("nft", "delete", "table", "inet", "aegis_isolate")
     return told
 
@@ -234,9 +238,9 @@ def the_removal() -> dict[str, object]:
     return told
 
 
-def exposures() -> dict[str, str]:
+def exposures() -> dict[str, object]:
     """As systemd sees the units that were loaded."""
-    found = {}
+    found: dict[str, object] = {}
     for unit in ("aegis.service", "aegis-load.service"):
         text = run("systemd-analyze", "security", "--no-pager", unit)
         found[unit] = text.strip().splitlines()[-1]
@@ -245,8 +249,18 @@ def exposures() -> dict[str, str]:
     return found
 
 
+def reactions() -> dict[str, object]:
+    """What the agent starts, in the sandbox of its unit."""
+    return tour(exposures, the_notification, the_mail, the_cut)
+
+
 def package() -> dict[str, object]:
     """Everything, the end last."""
+    return tour(the_log, the_journal, the_notification, the_mail, the_unit, the_upgrade, exposures,
+                the_cut, the_removal)  # fmt: skip
+
+
+def tour(*steps: Callable[[], dict[str, object]]) -> dict[str, object]:
     for name in ("told-prober", "mail-prober", "cut-prober"):
         shutil.copy("/usr/local/bin/prober", f"/usr/local/bin/{name}")
     SCRIPTS.mkdir(parents=True, exist_ok=True)
@@ -257,8 +271,6 @@ def package() -> dict[str, object]:
     Path("/etc/aegis/notify.urls").chmod(0o600)
     POLICY.write_text(POLICY.read_text() + MORE)
     told: dict[str, object] = {"check": run("aegis", "check"), "reload": run("aegis", "reload")}
-    steps = (the_log, the_journal, the_notification, the_mail, the_unit, the_upgrade, exposures,
-             the_cut, the_removal)  # fmt: skip
     for step in steps:
         try:
             told[step.__name__] = step()
@@ -269,4 +281,4 @@ def package() -> dict[str, object]:
     return told
 
 
-TOURS = {"package": package}
+TOURS = {"package": package, "reactions": reactions}
