@@ -13,13 +13,15 @@ from aegis.bpf.rights import raised, set_rights
 from aegis.bpf.tiers import LSM
 from aegis.bpf.trial import boot_ns
 from aegis.config.load import Loaded, load_policy
-from aegis.errors import AegisError, ControlError
+from aegis.errors import AegisError, ControlError, KernelError
 from aegis.parts import Parts
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Address, Mode, Policy, Resolution
 from aegis.privileges import PERMITTED, READING, needed
 from aegis.resolving import Resolving
 from aegis.tasks import TableLock, Tasks
+
+RIGHTS_AGAIN_S = 5.0
 
 Check = Callable[[Policy, Resolution], Awaitable[None]]
 
@@ -107,7 +109,16 @@ class Reloading:
     def give_up_rights(self) -> None:
         """Once the start is over, and with each policy."""
         self.settled = True
-        set_rights(PERMITTED, needed(self.policy))
+        try:
+            set_rights(PERMITTED, needed(self.policy))
+        except KernelError as error:
+            # A thread that waits for a disk answers later; until then it is said, not the end.
+            self._parts.reactions.notice("rights-kept", f"{error}: tried again")
+            self._tasks.spawn(self._try_again())
+
+    async def _try_again(self) -> None:
+        await asyncio.sleep(RIGHTS_AGAIN_S)
+        self.give_up_rights()
 
     def _apply(self, policy: Policy, resolution: Resolution, seconds: float = 0.0) -> int:
         tables = compile_policy(policy, resolution)
