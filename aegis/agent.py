@@ -60,6 +60,7 @@ class Agent:
         :raises AegisError: when it cannot start; then nothing of it is in force
             that was not before.
         """
+        asyncio.get_running_loop().set_exception_handler(self._tasks.callback_failed)
         with control.only_one(self.instance):
             try:
                 loaded = await asyncio.to_thread(load_policy, self._parts.options.config)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors raised on purpose; anything else that escapes is a defect."""
 
+from pathlib import Path
+
 
 class AegisError(Exception):
     """Base of every error a user is meant to read: one clear line, or a few."""
@@ -24,3 +26,12 @@ class HistoryError(AegisError):
 
 class LockOutError(AegisError):
     """A policy would cut what the host is reached or repaired by."""
+
+
+def said_of(error: BaseException) -> str:
+    """One line for what nobody foresaw: what it is, and where it came from."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{str(error) or type(error).__name__} ({place})"

@@ -38,6 +38,15 @@ class Tasks:
             self.failure = task.exception()
             self._failed()
 
+    def callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """For the loop: asyncio would print a traceback and go on without, say, the ring."""
+        error = context.get("exception")
+        if error is None or not context["message"].startswith("Exception in callback"):
+            loop.default_exception_handler(context)
+            return
+        self.failure = error
+        self._failed()
+
     def cancel(self) -> None:
         for task in list(self._tasks):
             task.cancel()

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from aegis import __version__
 from aegis.cli.journal import ERROR, prefixed
-from aegis.errors import AegisError
+from aegis.errors import AegisError, said_of
 from aegis.events.text import printable
 
 COMMANDS = (
@@ -35,11 +35,19 @@ def make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _say_unraisable(what: "sys.UnraisableHookArgs") -> None:
+    """What fails while something is cleaned up: one line, too."""
+    error = what.exc_value or what.exc_type()
+    line = f"aegis: while cleaning up: {said_of(error)}"
+    print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 usage."""
     words = sys.argv[1:] if argv is None else argv
     if words and words[0].startswith("-") and words[0] not in ("-h", "--help", "--version"):
         words = ["run", *words]
+    sys.unraisablehook = _say_unraisable
     known = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
     arguments = make_parser(known).parse_args(words)
     try:
@@ -52,5 +60,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         sys.stderr.close()  # or the interpreter complains again while it ends
+        return 1
+    except (OSError, MemoryError) as error:
+        line = f"aegis: the system failed us: {said_of(error)}"
+        print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr)
         return 1
     return code

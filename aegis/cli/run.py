@@ -133,7 +133,8 @@ def run(args: argparse.Namespace) -> int:
     output = Output(as_json=args.json)
     kept = args.last_good or (None if args.cgroup else LAST_GOOD_PATH)
     options = Options(args.config, cgroup, args.mode, args.log, args.history, kept)
-    instance = asyncio.run(_run(options, output))
+    with asyncio.Runner() as runner:  # without a loop there is no coroutine left over
+        instance = runner.run(_run(options, output))
     if args.unload_on_exit:
         for pins in all_pins(instance):
             pins.remove()

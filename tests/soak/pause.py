@@ -14,7 +14,7 @@ _THREADS = 64
 _BURST = 64 * 500
 
 
-class _Flood:
+class Flood:
     """Denied connects, each of them an event, as fast as they go."""
 
     def __init__(self, scene: Scene) -> None:
@@ -39,7 +39,7 @@ def run(count: int, seed: int) -> Result:
     with Scene() as scene:
         running = scene.run()
         running.wait()
-        prober, flood = scene.prober(), _Flood(scene)
+        prober, flood = scene.prober(), Flood(scene)
         flood.last(0.5)
         running.process.send_signal(signal.SIGSTOP)
         stopped = time.time()
