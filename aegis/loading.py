@@ -42,8 +42,10 @@ def load(cgroup: Path, config: Path, path: Path) -> Outcome:
     :raises AegisError: with every reason; then nothing of it is in force
     """
     kernel = Kernel(cgroup)
+    if is_in_force(kernel.instance):
+        return Outcome()  # without the lock: a running agent holds it
     with control.only_one(kernel.instance):
-        if any(pins.is_complete() for pins in all_pins(kernel.instance)):
+        if is_in_force(kernel.instance):
             return Outcome()
         instead = ""
         try:
@@ -54,6 +56,10 @@ def load(cgroup: Path, config: Path, path: Path) -> Outcome:
         generation = _put_in_force(kernel, good)
         _number(path, good, generation, new=bool(instead))
         return Outcome(generation, str(good.tables.mode), config if instead else path, instead)
+
+
+def is_in_force(instance: str) -> bool:
+    return any(pins.is_complete() for pins in all_pins(instance))
 
 
 def _compile(config: Path, instead: str, instance: str, state: Path) -> LastGood:
