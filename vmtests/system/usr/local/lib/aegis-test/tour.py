@@ -250,8 +250,8 @@ def exposures() -> dict[str, object]:
 
 
 def reactions() -> dict[str, object]:
-    """What the agent starts, in the sandbox of its unit."""
-    return tour(exposures, the_notification, the_mail, the_cut)
+    """What the agent starts, in the sandbox of its unit; and the end."""
+    return tour(the_notification, the_mail, the_cut, exposures, the_removal)
 
 
 def package() -> dict[str, object]:
