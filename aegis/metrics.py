@@ -109,7 +109,7 @@ def _of_kernel(measures: Measures) -> Iterator[Metric]:
     text = "Decisions that are not in history: the kernel's table was full."
     yield _counter("history_lost", text, counters["history_lost"])
     laws = {
-        law: float(holds(counters["decided"], accounted))
+        law: float(holds(counters["decided"], accounted, measures.moved))
         for law, accounted in balance(counters, history).items()
     }
     text = "1 while every decision is accounted for."

@@ -52,7 +52,7 @@ class Recorder:
     async def record(self) -> int:
         """Take everything that was decided before this call; return how many sums it was."""
         try:
-            count = await asyncio.to_thread(self._sweep)
+            count = await asyncio.to_thread(self.sweep)
         except HistoryError as error:
             self._failed(error)
             return 0
@@ -74,7 +74,11 @@ class Recorder:
             message = f"history cannot be written, the kernel keeps it: {error}"
             self._tell("history-failed", message, {"event": {"outcome": "failure"}})
 
-    def _sweep(self) -> int:
+    def sweep(self) -> int:
+        """As ``record``, in this thread.
+
+        :raises HistoryError: if the file cannot be written
+        """
         with self._lock:
             return self._sweep_alone()
 

@@ -20,6 +20,8 @@ struct aegis_proc {
 	__u16 root_off;			/* into path: as seen from its own root; 0: the same */
 	__u16 doomed;			/* marked for tracing.bpf.c to kill */
 	struct aegis_name exe;		/* base name, zero padded: a map key */
+	__u32 share_window;		/* which its reports are counted in, and how many */
+	__u32 share_used;
 	__u32 program;			/* its number in `programs`; 0: none yet */
 	__u32 lasting;			/* with the path, a struct aegis_program: set for its number */
 	struct aegis_text path;		/* zero padded: a map key */
@@ -218,7 +220,7 @@ struct aegis_judge {
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */
-_Static_assert(sizeof(struct aegis_proc) == 896, "proc ABI");
+_Static_assert(sizeof(struct aegis_proc) == 904, "proc ABI");
 _Static_assert(__builtin_offsetof(struct aegis_proc, path) ==
 	       __builtin_offsetof(struct aegis_proc, lasting) +
 	       __builtin_offsetof(struct aegis_program, path), "a program inside a process");

@@ -8,6 +8,8 @@
 
 #include "kill.bpf.h"
 
+#define SHARE_WINDOW_SHIFT 27	/* of nanoseconds: 134 ms */
+#define SHARE 2048		/* reports of a process in two, before it has to leave room */
 #define KILL_AGAIN_NS 100000000ULL	/* to ask again for a kill that did not happen yet */
 
 /* From the task: the helper is not to be had in every hook. */
@@ -73,13 +75,32 @@ static __always_inline void emit_flow(struct aegis_event *event, const struct fl
 	__builtin_memcpy(event->saddr, in ? flow->addr : flow->rest_addr, sizeof(event->saddr));
 }
 
+/*
+ * A quarter of the ring is for those that report little: one noisy process does not lose
+ * the events of others. Counted loosely: by a process's threads at once, some are missed.
+ */
+static __always_inline bool over_share(struct aegis_proc *proc, __u64 now)
+{
+	__u32 window = now >> SHARE_WINDOW_SHIFT, used = READ_ONCE(proc->share_used) + 1;
+
+	if (READ_ONCE(proc->share_window) != window) {
+		WRITE_ONCE(proc->share_window, window);
+		used /= 2;	/* who was noisy a moment ago still is */
+	}
+	WRITE_ONCE(proc->share_used, used);
+	return used > SHARE &&
+	       bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > AEGIS_RING_BYTES / 4 * 3;
+}
+
 static __always_inline bool
 emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config,
      const struct decision *d, const struct flow *flow, __u64 now, __u64 suppressed, bool silent,
      enum aegis_kill kill)
 {
-	struct aegis_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	struct aegis_event *event = NULL;
 
+	if (kill || !over_share(proc, now))
+		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
 		count(AEGIS_COUNTER_LOST);
 		return false;

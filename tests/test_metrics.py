@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aegis.bpf.balance import SLACK
+from aegis.bpf.balance import SLACK, holds
 from aegis.bpf.kernel import Measures
 from aegis.metrics import MetricsFile, exposition, write_metrics
 from tests.actions.told import Told
@@ -158,3 +158,10 @@ def test_a_failure_is_told_once_and_leaves_what_was_there(tmp_path: Path) -> Non
     folder.rename(tmp_path / "away")
     metrics.write(folder / "aegis.prom")
     assert told.kinds() == ["metrics-failed"] * 2
+
+
+def test_the_laws_hold_while_decisions_are_made_between_two_reads() -> None:
+    """At 600,000 a second the sums are read later than the counter."""
+    assert not holds(600_330, 640_132)
+    assert holds(600_330, 640_132, moved=39_000)
+    assert not holds(600_330, 640_132, moved=20_000)

@@ -43,6 +43,7 @@ class Measures:
     history: dict[str, int]
     fill: dict[str, tuple[int, int]]
     ring: tuple[int, int]  # bytes
+    moved: int = 0  # decisions made while the others were added up
 
 
 def _nobody_asks(_tables: Tables, _generation: int) -> None:
@@ -289,7 +290,9 @@ class Kernel:
     def measure(self) -> Measures:
         """How full everything is."""
         ring = (self.object.run("aegis_waiting"), int(lib.AEGIS_RING_BYTES))
-        return Measures(self.counters(), self.sums().kept(), self.object.fill(), ring)
+        counters, kept = self.counters(), self.sums().kept()
+        moved = self.counters()["decided"] - counters["decided"]
+        return Measures(counters, kept, self.object.fill(), ring, moved)
 
     def abandon(self) -> None:
         """The start failed: take back what it did, unless it adopted."""

@@ -26,6 +26,7 @@ class State:
     generation: int = 0
     mode: str = ""
     counters: dict[str, int] | None = None
+    moved: int = 0  # decisions made while those of history were added up
     history: dict[str, int] | None = None  # decisions: taken by agents, pending in the kernel
     attached: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
@@ -49,6 +50,8 @@ def read_state(instance: str) -> State:
     counters = pins.open(pins.map_path("counters"))
     try:
         sums = read_counters(counters)
+        history = _read_history(pins)
+        moved = read_counters(counters)["decided"] - sums["decided"]
     finally:
         os.close(counters)
     return State(
@@ -57,7 +60,8 @@ def read_state(instance: str) -> State:
         generation=generation,
         mode=mode,
         counters=sums,
-        history=_read_history(pins),
+        moved=moved,
+        history=history,
         attached=attached,
         missing=tuple(name for name in (*TRACING, *CGROUP) if name not in attached),
         tiers=active_tiers(attached, host.unpack(_value(pins, "host", 0, host.size))),

@@ -30,8 +30,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "events",
         help="show the event log and history",
         description="Show what was reported, oldest first, and then what history knows of in the "
-        "same time and no record of the log tells. Without --since: all of the current log file, "
-        "or with --follow its last 10 records.",
+        "same time and no record of the log tells; with --follow then what is new. "
+        "Without --since: all of the current log file, or with --follow its last 10 records.",
     )
     parser.add_argument("-f", "--follow", action="store_true", help="wait for more, until Ctrl-C")
     parser.add_argument(
@@ -102,14 +102,18 @@ def _since(args: argparse.Namespace) -> float | None:
 
 def _records(args: argparse.Namespace, skipped: Skipped) -> Iterator[Record]:
     since, log = _since(args), args.file or LOG_PATH
+    told = Told()
+
+    def untold() -> Iterator[Record]:
+        if args.history is None and (args.file is not None or not HISTORY_PATH.exists()):
+            return iter(())
+        return told.missing(_facts(args, told.since if since is None else since))
+
     if args.follow:
         last = _LAST_LINES if since is None else None
-        yield from follow(log, skipped, since=since, last=last)
-    told = Told()
+        yield from told.watch(follow(log, skipped, since=since, last=last, between=untold))
     yield from told.watch(read_log(log, since, skipped))
-    if args.history is None and (args.file is not None or not HISTORY_PATH.exists()):
-        return
-    yield from told.missing(_facts(args, told.since if since is None else since))
+    yield from untold()
 
 
 def _facts(args: argparse.Namespace, since: float | None) -> Iterator[Fact]:

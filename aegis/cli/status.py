@@ -84,7 +84,7 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
     ]
     counters = state.counters or {}
     for law, accounted in balance(counters, state.history or {}).items():
-        if not holds(counters["decided"], accounted):
+        if not holds(counters["decided"], accounted, state.moved):
             message = f"{law} do not balance: {counters['decided']} decided, {accounted} accounted"
             problems.append(f"{message} for")
     if counters["broken"]:

@@ -4,13 +4,22 @@
 import argparse
 import contextlib
 import json
+import os
+import sys
 import time
+from pathlib import Path
 
 from aegis import control
+from aegis.actions.notice import tell_nobody
 from aegis.bpf.cgroup import instance_name
-from aegis.bpf.pins import all_pins
+from aegis.bpf.maps import Map
+from aegis.bpf.object import open_map, read_counters
+from aegis.bpf.pins import Pins, all_pins
+from aegis.bpf.sums import SUM_MAPS, KernelSums
 from aegis.cli.target import add_cgroup_option, present
-from aegis.errors import ControlError
+from aegis.errors import AegisError, ControlError
+from aegis.events.history import HISTORY_PATH
+from aegis.recording import Recorder
 
 STOP_S = 30.0
 ANSWER_S = 5.0
@@ -25,6 +34,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "unload", help="take everything out of the kernel", description=_DESCRIPTION
     )
     add_cgroup_option(parser, "only what governs this cgroup2 directory")
+    parser.add_argument("--history", type=Path, default=HISTORY_PATH, metavar="FILE",
+                        help="where, if it exists, what was decided since "
+                        "the last agent is kept (default: %(default)s)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -37,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
             stop_agent(instance)
         except ControlError as error:
             failed = error  # what is in force goes all the same
+        keep_sums(instance, args.history)
         removed[instance] = sum(pins.remove() for pins in all_pins(instance))
     if args.json:
         print(json.dumps({"removed": removed}))
@@ -48,6 +61,24 @@ def run(args: argparse.Namespace) -> int:
     if failed is not None:
         raise failed
     return 0
+
+
+def keep_sums(instance: str, path: Path) -> None:
+    """What the kernel added up since the last agent; unloading goes on if that fails."""
+    pins = Pins(instance)
+    if not pins.exists() or not path.exists():
+        return
+    maps: dict[str, Map] = {}
+    try:
+        for name in (*SUM_MAPS, "counters"):
+            maps[name] = open_map(name, pins.open(pins.map_path(name)))
+        decided = read_counters(maps["counters"].fd)["decided"]
+        Recorder(KernelSums(maps), lambda: decided, path, tell_nobody).sweep()
+    except (AegisError, OSError) as error:
+        print(f"aegis unload: not in history: {error}", file=sys.stderr)
+    finally:
+        for table in maps.values():
+            os.close(table.fd)
 
 
 def stop_agent(instance: str) -> None:

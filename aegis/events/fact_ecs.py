@@ -64,10 +64,14 @@ class Told:
     def __init__(self) -> None:
         self.since: float | None = None  # of the first one
         self._flows: set[Key] = set()
+        self._asked = False
 
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield *records*, and remember them."""
+        """Yield *records*, and remember them until ``missing`` was asked for."""
         for record in records:
+            if self._asked:
+                yield record
+                continue
             if self.since is None:
                 self.since = record_time(record)
             self._flows.add(_key(record))
@@ -75,6 +79,7 @@ class Told:
 
     def missing(self, facts: Iterable[Fact]) -> Iterator[Record]:
         """Yield the *facts* off the map that no record told of."""
+        self._asked = True
         for fact in facts:
             record = to_ecs_fact(fact)
             if fact.reports and _key(record) not in self._flows:

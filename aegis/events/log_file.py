@@ -5,7 +5,7 @@ import gzip
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -145,23 +145,27 @@ def _records(lines: Iterable[bytes], skipped: Skipped) -> Iterator[Record]:
             skipped.lines += 1
 
 
-def follow(
+def follow(  # noqa: PLR0913 (the last two by name only, for tests and history)
     path: Path,
     skipped: Skipped,
     *,
     since: float | None = None,
     last: int | None = None,
     interval: float = 0.25,
+    between: Callable[[], Iterable[Record]] = tuple,
 ) -> Iterator[Record]:
     """Yield records for ever, looking for new ones every *interval* seconds.
 
-    First those from *since* on, rotated files included, or the *last* few.
+    First those from *since* on, rotated files included, or the *last* few; then those
+    of *between*, once.
     """
     tail = Tail(path, skipped)
     tail.skip_to_last(last)
     # Listed once the current file is open: a rotation in between hides nothing.
     for file in () if since is None else _rotated_since(path, since):
         yield from _not_before(since, _read_file(file, skipped))
+    yield from _not_before(since, tail.read_new())
+    yield from between()
     while True:
         yield from _not_before(since, tail.read_new())
         time.sleep(interval)

@@ -126,3 +126,20 @@ def test_no_history_is_one_clear_error_if_it_was_asked_for(tmp_path: Path) -> No
     process = start("--summary", "--history", str(tmp_path / "missing.db"))
     assert "unable to open database file" in process.communicate(timeout=20)[1]
     assert process.returncode != 0
+
+
+def test_following_reads_history_too_once(files: tuple[str, ...]) -> None:
+    """First the log, then what no record of it tells, then what is new."""
+    process = start("-f", "--since", "1h", "--json", *files)
+    assert process.stdout is not None
+    first = [json.loads(process.stdout.readline()) for _ in range(5)]
+    log = EventLog(Path(files[1]))
+    log.add(to_json_line(to_ecs(make_event(boot_ns=time.clock_gettime_ns(7)), Context())))
+    log.close()
+    new = json.loads(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    assert ["history" in record["aegis"] for record in [*first, new]] == [
+        *(False, True, True, True, True),
+        False,
+    ]

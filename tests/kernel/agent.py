@@ -247,5 +247,5 @@ class Agent:
             if self._process is not None:
                 self.stop()
         finally:
-            finished = self.command("unload")
+            finished = self.command("unload", "--history", self.history)
         assert finished.returncode == 0, f"unload failed: {finished.stderr}"

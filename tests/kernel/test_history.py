@@ -198,3 +198,30 @@ def test_the_bound_on_rows_holds_and_is_paid_by_the_program_with_the_most(
     assert "quiet-for-history" in {fact.program.name for fact in facts}
     assert_balanced(agent)
     agents.close()
+
+
+def test_unload_keeps_what_no_agent_took(
+    agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    """Nobody runs: the kernel alone knows of it, until it is asked to forget."""
+    agent.stop()
+    flood(programs, workshop.install("quiet-for-history"), 500, 5)
+    finished = agent.command("unload", "--history", agent.history)
+    assert finished.returncode == 0, finished.stderr
+    with closing(History(agent.history, read_only=True)) as history:
+        facts = [fact for fact in history.facts() if fact.program.name == "quiet-for-history"]
+    assert sum(fact.decisions for fact in facts) == 500 and len(facts) == 5
+
+
+def test_unload_makes_no_history_and_a_bad_one_does_not_stop_it(
+    agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    agent.stop()
+    flood(programs, workshop.install("quiet-for-history"), 5, 5)
+    agent.history.write_text("no database" * 1000)
+    finished = agent.command("unload", "--history", agent.history)
+    assert finished.returncode == 0 and "not in history" in finished.stderr
+    assert "removed" in finished.stdout
+    missing = agent.history.with_name("missing.db")
+    assert agent.command("unload", "--history", missing).returncode == 0
+    assert not missing.exists()

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent bears, measured: ``python -m tests.load [events|memory|idle|neighbour]``, as root.
+
+Seconds of this machine, which has to be quiet; nothing of it is run by CI. Whoever makes
+the load has a processor to itself, as long as there are two.
+"""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.kernel.agent import Agent
+from tests.kernel.cgroup import ScratchCgroup
+from tests.kernel.network import Network
+from tests.kernel.programs import Programs
+from tests.kernel.workshop import Workshop, make_directory
+
+MIB = 1 << 20
+# Its output is not looked at, and the log is removed now and then: neither shall fill the disk.
+UNSEEN = ("/bin/sh", "-c", 'exec "$@" >/dev/null', "sh")
+POLICY = """
+[[app]]
+exe = "load-reported"
+remotes = []
+detent = 0
+actions = ["log", "block"]
+
+[[app]]
+exe = "load-distinct"
+remotes = []
+actions = ["log", "block"]
+
+[[app]]
+exe = "load-other"
+remotes = []
+actions = ["log", "block"]
+"""
+
+
+class Bench:
+    """An agent, and programs in its cgroup."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self.workshop = Workshop(make_directory())
+        stack.callback(self.workshop.close)
+        cgroup = stack.enter_context(ScratchCgroup())
+        network = stack.enter_context(contextlib.closing(Network()))
+        self.programs = stack.enter_context(contextlib.closing(Programs(cgroup, network)))
+        folder = self.workshop.new_folder()
+        main = folder / "aegis.toml"
+        main.write_text(POLICY)
+        self.agent = Agent(main, cgroup.path, folder, wrapper=UNSEEN)
+        stack.callback(self.agent.close)
+        self.agent.start()
+
+    def compile(self, name: str) -> Path:
+        return self.workshop.compile(name, Path(__file__).with_name("load.c"))
+
+    def start(self, program: Path, count: int, rate: int, spread: int) -> Callable[[], float]:
+        """Begin; what is returned waits for the end and gives the seconds it took."""
+        process = self.programs.start(program, str(count), str(rate), str(spread))
+
+        def end() -> float:
+            out, err = process.communicate(timeout=600)
+            answer = json.loads(out)
+            assert answer["refused"] == count, err
+            return float(answer["seconds"])
+
+        return end
+
+    def written(self) -> int:
+        return int(self.agent.status()["agent"]["log"]["written"])
+
+    def wait_written(self, wanted: int, seconds: float) -> None:
+        """Until so many lines are written, or for so long; the log is kept small."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.written() < wanted:
+            self.agent.log.unlink(missing_ok=True)
+            time.sleep(0.2)
+
+
+def events(bench: Bench) -> Iterator[str]:
+    """The whole pipeline: decode, name, enrich, JSON, write."""
+    program = bench.compile("load-reported")
+    for rate, seconds in ((50_000, 60), (100_000, 20), (0, 20)):
+        before, lines = bench.agent.counters(), bench.written()
+        cpu, begun = _cpu(bench.agent.pid), time.monotonic()
+        count = (rate or 150_000) * seconds
+        end = bench.start(program, count, rate, 2000)
+        bench.wait_written(lines + count, seconds * 3)
+        took, all_took = end(), time.monotonic() - begun
+        after = bench.agent.counters()
+        lost = after["lost"] - before["lost"]
+        if lost:
+            bench.wait_written(lines + count - lost, 5)
+        done = bench.written() - lines
+        yield (
+            f"offered {count / took:>9,.0f}/s for {took:5.1f} s: {done:>9,} lines, {lost:,} lost, "
+            f"agent {(_cpu(bench.agent.pid) - cpu) / all_took:.0%} of a core"
+        )
+
+
+def memory(bench: Bench) -> Iterator[str]:
+    """A million distinct flows."""
+    yield f"at start            {_pss(bench.agent.pid) / MIB:6.1f} MiB"
+    end = bench.start(bench.compile("load-distinct"), 1_000_000, 20_000, 1_000_000)
+    most, until = 0, time.monotonic() + 65
+    while time.monotonic() < until:
+        bench.agent.log.unlink(missing_ok=True)
+        most = max(most, _pss(bench.agent.pid))
+        time.sleep(0.2)
+    end()
+    counters = bench.agent.counters()
+    yield f"1,000,000 flows, most {most / MIB:6.1f} MiB   (aim: 64)"
+    yield f"afterwards          {_pss(bench.agent.pid) / MIB:6.1f} MiB"
+    yield f"lost {counters['lost']:,}, not in history {counters['history_lost']:,}"
+
+
+def idle(bench: Bench) -> Iterator[str]:
+    """Nothing happens."""
+    time.sleep(10)
+    cpu, wakes, seconds = _cpu(bench.agent.pid), _wakes(bench.agent.pid), 30
+    time.sleep(seconds)
+    share = (_cpu(bench.agent.pid) - cpu) / seconds
+    yield f"{share:.2%} of a core   (aim: 0.5 %)"
+    yield f"{(_wakes(bench.agent.pid) - wakes) / seconds:.1f} wake-ups a second"
+
+
+def neighbour(bench: Bench) -> Iterator[str]:
+    """One makes noise, another's 10,000 denied flows are to be told within 5 s."""
+    other = bench.compile("load-other")
+    for name, what in (("load-distinct", "detent"), ("load-reported", "detent = 0")):
+        noise = bench.compile(name)
+        ends = [bench.start(noise, 2_000_000, 0, 100) for _ in range(2)]
+        time.sleep(1)
+        bench.agent.log.unlink(missing_ok=True)
+        tail = Tail(bench.agent.log, f'"name":"{other.name}"'.encode())
+        before = bench.agent.counters()
+        end = bench.start(other, 10_000, 5000, 10_000)
+        for _ in range(15):
+            tail.count()
+            time.sleep(0.1)
+        seconds = end()
+        begun, found = time.monotonic(), 0
+        while found < 10_000 and time.monotonic() < begun + 5:
+            found = tail.count()
+            time.sleep(0.1)
+        told = time.monotonic() - begun
+        after = bench.agent.counters()
+        rate = sum(2_000_000 / end() for end in ends)
+        yield (
+            f"noise {rate:,.0f}/s ({what}): {found:,} of 10,000 told {told:.1f} s after "
+            f"{seconds:.2f} s; lost of both {after['lost'] - before['lost']:,}"
+        )
+
+
+class Tail:
+    """How often *mark* stands in a file that grows."""
+
+    def __init__(self, path: Path, mark: bytes) -> None:
+        self._path, self._mark = path, mark
+        self._place, self._found = 0, 0
+
+    def count(self) -> int:
+        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self._place)
+            while block := file.read(MIB):
+                whole = block[: block.rfind(b"\n") + 1]
+                self._found += whole.count(self._mark)
+                self._place += len(whole)
+                if len(block) < MIB:
+                    break
+                file.seek(self._place)
+        return self._found
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _pss(pid: int) -> int:
+    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)
+    assert found
+    return int(found[1]) * 1024
+
+
+def _wakes(pid: int) -> int:
+    statuses = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(n) for s in statuses for n in re.findall(r"^voluntary.*:\s+(\d+)", s, re.M))
+
+
+PARTS = {part.__name__: part for part in (events, memory, idle, neighbour)}
+
+
+def main(names: list[str]) -> None:
+    for name in names or PARTS:
+        with contextlib.ExitStack() as stack:
+            bench = Bench(stack)
+            for line in PARTS[name](bench):
+                print(f"{name}: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
