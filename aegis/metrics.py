@@ -54,7 +54,8 @@ class MetricsFile:
             if target is not None:
                 self.write(Path(target))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.due.wait(), METRICS_S)
+                async with asyncio.timeout(METRICS_S):
+                    await self.due.wait()
             self.due.clear()
 
     def write(self, path: Path) -> None:

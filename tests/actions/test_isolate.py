@@ -9,6 +9,7 @@ import pytest
 
 from tests.actions.conftest import Write
 from tests.actions.hooks import Hooks
+from tests.kernel.settings import REQUIRED
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "scripts" / "isolate"
 NFT = Path("/usr/sbin/nft")
@@ -57,7 +58,10 @@ def network(script_dir: Path) -> Iterator[Network]:
             or subprocess.run([*made.prefix, NFT, "add", "table", "x"], check=False).returncode
         ):
             own.kill()
-            pytest.skip("nftables is not installed, or not in this kernel")
+            missing = "nftables is not installed, or not in this kernel"
+            if REQUIRED:
+                pytest.fail(missing)
+            pytest.skip(missing)
         yield made
         own.kill()
 
