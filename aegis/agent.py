@@ -91,11 +91,11 @@ class Agent:
             facts, recorder = self._make_lanes(loaded.policy)
             await self._confirming.start(loaded.policy)
             kernel.attach()
+            self._server = await control_server.serve(self.instance, self._requests.handle)
             self._reloading.tell_uncovered()
         except BaseException:
             kernel.abandon()
             raise
-        self._server = await control_server.serve(self.instance, self._requests.handle)
         self._watch(facts, recorder)
         self._tasks.spawn(self._sweep_existing(facts))
         self._tasks.spawn(self._confirming.warn())
