@@ -293,7 +293,7 @@ def test_unload_ends_it_while_the_agent_hangs(
     agent.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(ControlError, match="does not stop"):
-            unload.run(argparse.Namespace(cgroup=place, json=False))
+            unload.run(argparse.Namespace(cgroup=place, json=False, history=agent.history))
         assert talk.reaches("tcp", "127.0.0.1", 8087)
     finally:
         agent.send_signal(signal.SIGCONT)
