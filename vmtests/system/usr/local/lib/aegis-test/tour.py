@@ -62,8 +62,11 @@ def who(path: Path) -> str:
 
 
 def knock(program: str = "prober", port: int = 9) -> str:
-    """A refused connection of *program*."""
-    command = [f"/usr/local/bin/{program}", "-c", f"exec 3<>/dev/udp/10.0.2.2/{port}"]
+    """A refused connection of *program*: of TCP, since a UDP connect() sends nothing and so
+
+    makes no notification and runs no script.
+    """
+    command = [f"/usr/local/bin/{program}", "-c", f"exec 3<>/dev/tcp/10.0.2.2/{port}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return "denied" if "not permitted" in done.stderr else "open"
 
