@@ -179,11 +179,11 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 	struct aegis_proc *owning;
 	struct decision d = {};
 	struct flow flow = {};
-	__u64 class_, cookie = 0;
+	__u64 class_, cookie = 0, asked = 0;
 
 	if (!config || !proc)
-		return refuse_broken();
-	if (hook == AEGIS_HOOK_CONNECT)
+		return broken();
+	if (hook == AEGIS_HOOK_CONNECT && ctx->protocol != AEGIS_PROTOCOL_UDP)
 		cookie = aegis_subflow_of(ctx, proc->flags & AEGIS_ID_KTHREAD);
 	if (cookie) {
 		owning = bpf_map_lookup_elem(&listeners, &cookie);
@@ -196,13 +196,19 @@ verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 		aegis_canary(config, class_, proc->flags);
 		return AEGIS_DENY;
 	}
-	count(AEGIS_COUNTER_DECIDED);
 	parse_destination(&flow, ctx, hook, is_v6);
+	if (hook == AEGIS_HOOK_CONNECT) {
+		asked = question_of(class_, proc->flags);
+		if (aegis_recall(proc, &flow, asked)) {
+			count(AEGIS_COUNTER_PLAIN);
+			return AEGIS_ALLOW;
+		}
+	}
 	if (!aegis_decide(&d, config, class_, proc->flags, &flow))
 		return broken();
 	if (hook == AEGIS_HOOK_SENDMSG)
 		note_sent(ctx, config, &d, &flow);
-	count_verdict(proc, &d, &flow);
+	count_question(proc, &d, &flow, asked);
 	if (d.report) {
 		parse_source(&flow, ctx);
 		aegis_report(proc, owner, config, &d, &flow);
@@ -279,7 +285,6 @@ int aegis_socket(struct bpf_sock *ctx)
 		return AEGIS_ALLOW;
 	config = current_config();
 	proc = current_proc();
-	count(AEGIS_COUNTER_DECIDED);
 	if (!config || !proc)
 		return broken();
 	class_ = class_of(proc, NULL, config);

@@ -192,7 +192,8 @@ enum aegis_counter {
 	AEGIS_COUNTER_BROKEN = 11,	/* blocked and lost: a table that must be there was not */
 	AEGIS_COUNTER_HISTORY_LOST = 12, /* decided = counts in history + this */
 	AEGIS_COUNTER_SELF_TEST = 13,	/* refused as a proof; not in any other of these */
-	AEGIS_COUNTER_MAX = 14,
+	AEGIS_COUNTER_PLAIN = 14,	/* as decided, allowed and quiet at once, and in none of them */
+	AEGIS_COUNTER_MAX = 15,
 };
 
 /* One for each CPU; their sum is the truth. */

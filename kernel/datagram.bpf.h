@@ -120,7 +120,6 @@ static __always_inline void took_datagram(struct bpf_sock_addr *ctx, bool is_v6)
 	if (is_known(label->cookie, &flow, config->generation))
 		return;
 	proc = current_proc();
-	count(AEGIS_COUNTER_DECIDED);
 	if (!proc || !aegis_decide(&d, config, class_of(proc, NULL, config), proc->flags, &flow)) {
 		broken();
 		return;

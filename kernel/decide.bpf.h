@@ -35,6 +35,9 @@ struct decision {
 	__u8 pad[5];
 };
 
+/* What a verdict depends on of an enum aegis_identity: nothing else reaches weigh(). */
+#define DECIDING (AEGIS_ID_TRUSTED | AEGIS_ID_ARGV0_FALSE)
+
 /* Loopback, and the unspecified address, which the kernel sends to loopback. */
 static __always_inline enum aegis_scope scope_of(const __u32 addr[4])
 {
@@ -217,6 +220,7 @@ aegis_decide(struct decision *d, struct aegis_config *config, __u64 class_, __u3
 
 	if (!d || !config || !flow)
 		return false;
+	identity &= DECIDING;
 	generation = config->generation;
 	whitelist = app_row(generation, 0);
 	app = app_row(generation, (__u16)class_);

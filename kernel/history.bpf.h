@@ -9,6 +9,12 @@
  *
  * Most flows have a slot, which is found without a hash table's search: 8 ns where
  * that takes 40 to 50. What finds its slot taken by another flow is in the table.
+ *
+ * A slot also keeps by whom its flow was last asked for with a connect() that was allowed
+ * and quiet. To decide is the dearest part of a connect(), the more so the more prefixes
+ * there are; the same question need not be decided twice. aegis_decide() answers by the
+ * flow, which is the slot's key, and by what question_of() holds: the rest is constant in
+ * a generation.
  */
 #ifndef AEGIS_HISTORY_BPF_H
 #define AEGIS_HISTORY_BPF_H
@@ -89,6 +95,7 @@ claim_slot(struct aegis_slot *slot, const struct aegis_history_key *key,
 		return false;
 	slot->key = *key;
 	slot->sum = *fresh;
+	slot->asked = 0;
 	__sync_lock_test_and_set(&slot->state, AEGIS_SLOT_READY);	/* orders the above */
 	return true;
 }
@@ -117,33 +124,73 @@ search_sum(struct aegis_slot *slot, struct aegis_history_key *key, bool reports)
 	return 0;
 }
 
-/* A global function: verified once, and not for each way into it. */
-__noinline int aegis_remember(struct aegis_proc *proc, struct decision *d, struct flow *flow)
+static __always_inline void
+fill_history_key(struct aegis_history_key *key, struct aegis_proc *proc, const struct flow *flow,
+		 enum aegis_verdict verdict)
+{
+	__u32 zero = 0;
+	struct aegis_epoch *now = bpf_map_lookup_elem(&epoch, &zero);
+
+	if (now)
+		key->epoch = READ_ONCE(now->current);
+	key->program = READ_ONCE(proc->program);
+	key->port = flow->port;
+	key->direction = flow->direction;
+	key->protocol = flow->protocol;
+	key->verdict = verdict;
+	key->is_socket = flow->hook == AEGIS_HOOK_SOCKET;
+	__builtin_memcpy(key->addr, flow->addr, sizeof(key->addr));
+}
+
+/* In one word, so that no CPU reads half of it: the generation, flags and app, and who asks. */
+static __always_inline __u64 question_of(__u64 class_, __u32 identity)
+{
+	_Static_assert(AEGIS_CLASS_CONDITIONAL < 1 << 14, "bits 30 and 31 are free");
+
+	return class_ | (__u64)!!(identity & AEGIS_ID_TRUSTED) << 30 |
+	       (__u64)!!(identity & AEGIS_ID_ARGV0_FALSE) << 31;
+}
+
+/*
+ * Whether this connect() was asked before, and allowed without a word: then it is added up.
+ * A slot that is ready has one key for as long as a program that read the epoch runs.
+ */
+__noinline int aegis_recall(struct aegis_proc *proc, struct flow *flow, __u64 asked)
 {
 	struct aegis_history_key key __attribute__((aligned(8))) = {};
-	struct aegis_epoch *now;
 	struct aegis_slot *slot;
-	__u32 zero = 0;
+
+	if (!proc || !flow)
+		return false;
+	fill_history_key(&key, proc, flow, AEGIS_VERDICT_ALLOWED);
+	slot = slot_of(&key);
+	if (!slot || !has_slot(slot, &key) || READ_ONCE(slot->asked) != asked)
+		return false;
+	add_to(&slot->sum, false);
+	return true;
+}
+
+/*
+ * *asked*: of a connect() the question, else 0: the other hooks may allow more.
+ * A global function: verified once, and not for each way into it.
+ */
+__noinline int
+aegis_remember(struct aegis_proc *proc, struct decision *d, struct flow *flow, __u64 asked)
+{
+	struct aegis_history_key key __attribute__((aligned(8))) = {};
+	struct aegis_slot *slot;
 
 	if (!proc || !d || !flow)
 		return 0;
-	now = bpf_map_lookup_elem(&epoch, &zero);
-	if (now)
-		key.epoch = READ_ONCE(now->current);
-	key.program = READ_ONCE(proc->program);
-	key.port = flow->port;
-	key.direction = flow->direction;
-	key.protocol = flow->protocol;
-	key.verdict = d->verdict;
-	key.is_socket = flow->hook == AEGIS_HOOK_SOCKET;
-	__builtin_memcpy(key.addr, flow->addr, sizeof(key.addr));
+	fill_history_key(&key, proc, flow, d->verdict);
 	slot = slot_of(&key);
 	if (!slot)
 		return 0;		/* cannot be: the index is in range */
-	if (has_slot(slot, &key))
-		add_to(&slot->sum, d->report);
-	else
-		search_sum(slot, &key, d->report);
+	if (!has_slot(slot, &key))
+		return search_sum(slot, &key, d->report);
+	add_to(&slot->sum, d->report);
+	if (asked && d->verdict == AEGIS_VERDICT_ALLOWED && !d->report)
+		WRITE_ONCE(slot->asked, asked);
 	return 0;
 }
 

@@ -10,13 +10,6 @@
 #include "owner.bpf.h"
 #include "datagram.bpf.h"
 
-/* What must be there was not: a decision like any other, and a refusal. */
-static __always_inline int refuse_broken(void)
-{
-	count(AEGIS_COUNTER_DECIDED);
-	return broken();
-}
-
 /* Judge as *label*'s owner, count and tell. */
 static __always_inline int
 judge_packet(struct aegis_label *label, struct aegis_config *config, struct flow *flow,
@@ -32,15 +25,14 @@ judge_packet(struct aegis_label *label, struct aegis_config *config, struct flow
 		owner = bpf_map_lookup_elem(&owners, &zero);
 	}
 	if (!proc || !owner)
-		return refuse_broken();
+		return broken();
 	class_ = class_of(proc, owner, config);
 	flow->direction = AEGIS_DIRECTION_IN;
 	if (!aegis_decide(&d, config, class_, proc->flags, flow))
-		return refuse_broken();
+		return broken();
 	/* Each packet passes here, and once it did another hook counts and tells. */
 	if (only_blocked && d.verdict != AEGIS_VERDICT_BLOCKED)
 		return AEGIS_ALLOW;
-	count(AEGIS_COUNTER_DECIDED);
 	count_verdict(proc, &d, flow);
 	if (d.report)
 		aegis_report(proc, owner, config, &d, flow);
@@ -59,7 +51,7 @@ static __always_inline int bind_verdict(struct bpf_sock_addr *ctx, bool is_v6)
 
 	/* Labelled first: that may fail, and what was counted as allowed is not refused then. */
 	if (!config || !proc || !ctx->sk || !label_socket(ctx->sk, bpf_get_socket_cookie(ctx)))
-		return refuse_broken();
+		return broken();
 	flow.port = bpf_ntohs(ctx->user_port);
 	flow.protocol = protocol_of(ctx->protocol);
 	if (is_v6)
@@ -68,7 +60,6 @@ static __always_inline int bind_verdict(struct bpf_sock_addr *ctx, bool is_v6)
 		set_v4(flow.rest_addr, ctx->user_ip4);
 	if (flow.port) {		/* else the kernel chooses one */
 		class_ = class_of(proc, NULL, config);
-		count(AEGIS_COUNTER_DECIDED);
 		if (!aegis_decide(&d, config, class_, proc->flags, &flow))
 			return broken();
 		/* What is not refused is told by listen(), or when somebody comes. */
@@ -195,7 +186,7 @@ int aegis_ingress(struct __sk_buff *skb)
 	flow.protocol = protocol_of(flow.protocol);
 	flow.port = sk->src_port;
 	if (!config || !parse_packet(&flow, skb))
-		return refuse_broken();
+		return broken();
 	if (flow.protocol == AEGIS_PROTOCOL_UDP && spoken_to(label, &flow))
 		return AEGIS_ALLOW;
 	return judge_packet(label, config, &flow, true);

@@ -33,7 +33,6 @@ static __always_inline int
 conclude(struct aegis_proc *proc, struct aegis_config *config, struct decision *d,
 	 struct flow *flow)
 {
-	count(AEGIS_COUNTER_DECIDED);
 	count_verdict(proc, d, flow);
 	if (d->report)
 		aegis_report(proc, NULL, config, d, flow);
@@ -73,7 +72,6 @@ int BPF_PROG(aegis_socket_create, int family, int type, int protocol, int kern, 
 	flow.hook = AEGIS_HOOK_SOCKET;
 	flow.port = kind_of(family);
 	if (!proc || !aegis_decide(&d, config, class_of(proc, NULL, config), proc->flags, &flow)) {
-		count(AEGIS_COUNTER_DECIDED);
 		broken();
 		return -EPERM;
 	}

@@ -111,6 +111,7 @@ enum aegis_slot_state {
 struct aegis_slot {
 	struct aegis_history_key key;
 	struct aegis_history sum;
+	__u64 asked;			/* connect() of whom was allowed this: history.bpf.h; 0: none */
 	__u64 state;			/* enum aegis_slot_state */
 };
 

@@ -80,8 +80,10 @@ class_of(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config
 	return class_;
 }
 
+/* What must be there was not: a decision like any other, and a refusal. */
 static __always_inline int broken(void)
 {
+	count(AEGIS_COUNTER_DECIDED);
 	count(AEGIS_COUNTER_BROKEN);
 	count(AEGIS_COUNTER_BLOCKED);
 	count(AEGIS_COUNTER_LOST);
@@ -97,16 +99,28 @@ static __always_inline __u16 protocol_of(__u32 protocol)
 
 /* Every decision is one of these three, and one of emitted, suppressed, lost, quiet. */
 static __always_inline void
-count_verdict(struct aegis_proc *proc, struct decision *d, struct flow *flow)
+count_question(struct aegis_proc *proc, struct decision *d, struct flow *flow, __u64 asked)
 {
-	count(d->verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_COUNTER_BLOCKED :
-	      d->verdict == AEGIS_VERDICT_ALLOWED ? AEGIS_COUNTER_ALLOWED :
-	      AEGIS_COUNTER_WOULD_BLOCK);
-	if (!d->report)
-		count(AEGIS_COUNTER_QUIET);
+	/* Each atomic add costs as much as a hash table's search: most decisions make one. */
+	if (d->verdict == AEGIS_VERDICT_ALLOWED && !d->report) {
+		count(AEGIS_COUNTER_PLAIN);
+	} else {
+		count(AEGIS_COUNTER_DECIDED);
+		count(d->verdict == AEGIS_VERDICT_BLOCKED ? AEGIS_COUNTER_BLOCKED :
+		      d->verdict == AEGIS_VERDICT_ALLOWED ? AEGIS_COUNTER_ALLOWED :
+		      AEGIS_COUNTER_WOULD_BLOCK);
+		if (!d->report)
+			count(AEGIS_COUNTER_QUIET);
+	}
 	if (!READ_ONCE(proc->program))
 		number_program(proc);
-	aegis_remember(proc, d, flow);
+	aegis_remember(proc, d, flow, asked);
+}
+
+static __always_inline void
+count_verdict(struct aegis_proc *proc, struct decision *d, struct flow *flow)
+{
+	count_question(proc, d, flow, 0);
 }
 
 #endif

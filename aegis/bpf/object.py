@@ -240,6 +240,9 @@ def read_counters(fd: int) -> dict[str, int]:
     """
     sums = ffi.new("uint64_t[16]")
     check(lib.aegis_sum_counters(fd, sums), "reading the counters")
+    # The kernel makes one addition of these three where it can.
+    for total in (lib.AEGIS_COUNTER_DECIDED, lib.AEGIS_COUNTER_ALLOWED, lib.AEGIS_COUNTER_QUIET):
+        sums[total] += sums[lib.AEGIS_COUNTER_PLAIN]
     return {name: int(sums[index]) for index, name in enumerate(counter_names())}
 
 
@@ -248,4 +251,5 @@ def counter_names() -> list[str]:
     prefix = "AEGIS_COUNTER_"
     names = ffi.typeof("enum aegis_counter").relements
     ordered = sorted(names.items(), key=lambda item: int(item[1]))
-    return [name.removeprefix(prefix).lower() for name, _ in ordered if name != prefix + "MAX"]
+    hidden = {prefix + "MAX", prefix + "PLAIN"}
+    return [name.removeprefix(prefix).lower() for name, _ in ordered if name not in hidden]

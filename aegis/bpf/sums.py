@@ -142,8 +142,8 @@ class Sums:
             _rows("aegis_history_key", self.keys), _rows("aegis_history", self.values), strict=True
         )
         yield from (key + value for key, value in pairs)
-        # A slot is the same, and its state.
-        yield from (row[:-1] for row in _rows("aegis_slot", self.slots))
+        # A slot is the same, and two words of the kernel's own.
+        yield from (row[:-2] for row in _rows("aegis_slot", self.slots))
 
 
 def _rows(name: str, data: bytes) -> Iterator[tuple[Any, ...]]:
