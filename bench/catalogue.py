@@ -8,6 +8,7 @@ from bench.cases import (
     decisions,
     growth,
     latency,
+    peers,
     pipeline,
     servers,
     spawn,
@@ -31,5 +32,6 @@ CATALOGUE: dict[str, Callable[[World], Iterator[Finding]]] = {
         latency,
         agent,
         growth,
+        peers,
     )
 }

@@ -3,7 +3,7 @@
  * The timed loops, in C so that no interpreter is timed. Commands on stdin, one
  * line of numbers for each:
  *
- *   udp ADDRESS PORT COUNT          ns of one connect() of a UDP socket
+ *   udp ADDRESS PORT COUNT SPREAD   ns of one connect() of a UDP socket, to SPREAD ports in turn
  *   send ADDRESS PORT COUNT         ns of one sendto() of an unconnected one
  *   tcp ADDRESS PORT COUNT          ns of a connect() and close(): mean, median, 99th percentile
  *   spawn PROGRAM COUNT             ns of a vfork(), exec and wait
@@ -59,16 +59,19 @@ static void set_first(int first)
 		setpriority(PRIO_PROCESS, 0, -20);
 }
 
-static void udp(struct sockaddr_in to, long count)
+static void udp(struct sockaddr_in to, long count, long spread)
 {
+	int port = ntohs(to.sin_port);
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
 	long begun;
 
 	connect(fd, (void *)&to, sizeof(to));	/* bound and warm */
 	set_first(1);
 	begun = now_ns();
-	for (long i = 0; i < count; i++)
+	for (long i = 0; i < count; i++) {
+		to.sin_port = htons(port + i % spread);
 		connect(fd, (void *)&to, sizeof(to));
+	}
 	begun = now_ns() - begun;
 	set_first(0);
 	close(fd);
@@ -102,6 +105,7 @@ static void tcp(struct sockaddr_in to, long count)
 	struct linger reset = { .l_onoff = 1, .l_linger = 0 };
 	long begun, all = 0;
 
+	set_first(1);
 	for (long i = 0; i < count; i++) {
 		int fd = socket(AF_INET, SOCK_STREAM, 0);
 
@@ -110,12 +114,14 @@ static void tcp(struct sockaddr_in to, long count)
 		if (connect(fd, (void *)&to, sizeof(to))) {
 			printf("%s\n", strerror(errno));
 			close(fd);
+			set_first(0);
 			return;
 		}
 		close(fd);
 		took[i] = now_ns() - begun;
 		all += took[i];
 	}
+	set_first(0);
 	qsort(took, count, sizeof(*took), by_size);
 	printf("%.1f %ld %ld\n", (double)all / count, took[count / 2], took[count * 99 / 100]);
 }
@@ -123,8 +129,10 @@ static void tcp(struct sockaddr_in to, long count)
 static void spawn(char *program, long count)
 {
 	char *argv[] = { program, NULL };
-	long begun = now_ns();
+	long begun;
 
+	set_first(1);			/* and the children */
+	begun = now_ns();
 	for (long i = 0; i < count; i++) {
 		pid_t child;
 
@@ -132,7 +140,9 @@ static void spawn(char *program, long count)
 			exit(2);
 		waitpid(child, NULL, 0);
 	}
-	printf("%.1f\n", (double)(now_ns() - begun) / count);
+	begun = now_ns() - begun;
+	set_first(0);
+	printf("%.1f\n", (double)begun / count);
 }
 
 struct worker {
@@ -190,8 +200,8 @@ static void obey(char *line)
 
 	if (words == 3 && !strcmp(what, "spawn"))
 		spawn(where, number[0]);
-	else if (words == 4 && !strcmp(what, "udp"))
-		udp(target(where, number[0]), number[1]);
+	else if (words == 5 && !strcmp(what, "udp") && number[2] > 0)
+		udp(target(where, number[0]), number[1], number[2]);
 	else if (words == 4 && !strcmp(what, "send"))
 		udp_send(target(where, number[0]), number[1]);
 	else if (words == 4 && !strcmp(what, "tcp") && number[1] <= COUNT_MAX)

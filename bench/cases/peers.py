@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What others do with a connect(), where they can be run at all."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.cases.udp_connect import turn
+from bench.interleave import ratios
+from bench.policies import OPEN
+from bench.result import Finding, Unable, row
+from bench.world import World
+
+NAME = "peers"
+
+_COUNTING = "tracepoint:syscalls:sys_enter_connect { @[comm] = count(); }"
+_PROBES = Path("/sys/kernel/tracing/kprobe_events")
+
+
+def measure(world: World) -> Iterator[Finding]:
+    yield from _bpftrace(world)
+    yield Unable(
+        "picosnitch", "it is not in Debian, and it counts with kprobes"
+        + ("" if _PROBES.exists() else ", which this kernel does not have"),
+    )  # fmt: skip
+
+
+def _bpftrace(world: World) -> Iterator[Finding]:
+    """Counting, and nothing else: the least that watching with it costs."""
+    if shutil.which("bpftrace") is None:
+        yield Unable("bpftrace", "not installed")
+        return
+    found: dict[str, list[float]] = {"bpftrace": [], "plain": []}
+    with world.places("plain") as places:
+        once = turn(places["plain"], OPEN, world.size.of(20000, 100))
+        for _ in range(world.size.of(6, 1)):
+            found["plain"].append(once())
+            tracer = subprocess.Popen(
+                ["bpftrace", "-e", _COUNTING],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )  # fmt: skip
+            assert tracer.stdout is not None
+            said = ""
+            for line in tracer.stdout:
+                said += line
+                if "Attaching" in line:
+                    break
+            if tracer.poll() is not None or "ERROR" in said:
+                tracer.wait()
+                yield Unable("bpftrace", _last_error(said))
+                return
+            once()
+            found["bpftrace"].append(once())
+            tracer.terminate()
+            tracer.communicate()
+    yield row("UDP connect() counted by bpftrace", ratios(found, "bpftrace", "plain"),
+              against="plain")  # fmt: skip
+
+
+def _last_error(said: str) -> str:
+    errors = [line for line in said.splitlines() if "ERROR" in line]
+    return errors[-1] if errors else "it ended at once"
