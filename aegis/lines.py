@@ -19,7 +19,7 @@ from aegis.events.event import Event, Hook
 from aegis.naming import Naming
 from aegis.policy.model import Address
 
-KEPT = 4096  # beginnings of lines; 64 Ki ends
+KEPT = 4096  # beginnings of lines, and twice as many ends: 300 bytes each
 _STALE_NS = 30 * 1_000_000_000  # the name of a user may change
 
 _V4 = bytes(10) + b"\xff\xff"
@@ -82,7 +82,7 @@ class Lines:
             or offset_ns != self._offset_ns
             or now_ns > self._until_ns
             or len(self._parts) > KEPT
-            or len(self._ends) > 16 * KEPT
+            or len(self._ends) > 2 * KEPT
         ):
             self._parts.clear()
             self._ends.clear()
