@@ -57,7 +57,7 @@ class Place:
     def govern(self, shape: Shape) -> Agent:
         """Start an agent for this cgroup, with a policy of *shape*."""
         folder = self.world.workshop.new_folder()
-        timed = [self.world.loop, self.world.late]
+        timed = [self.world.loop, self.world.late, self.world.peer]
         policy = write_policy(folder, timed, shape)
         agent = Agent(policy, self.cgroup.path, folder)
         self._stack.callback(agent.close)
