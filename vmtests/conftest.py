@@ -5,20 +5,22 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.kernel.workshop import Workshop, make_directory
 from vmtests import vm
 from vmtests.fetch import STATE
 from vmtests.kernels import NOT_IN_GUESTS, Kernel
 
 REPORT = STATE / "report"
-_told = pytest.StashKey[list[vm.Run]]()
-
 Guests = dict[Kernel, "Future[vm.Run]"]
+
+_told = pytest.StashKey[list[vm.Run]]()
+_started = pytest.StashKey[Guests]()
+_pool = pytest.StashKey[ThreadPoolExecutor]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,18 +41,35 @@ def _run(kernel: Kernel) -> vm.Run:
     return vm.run_pytest(kernel, report, "tests/kernel", "--durations=10", *ignored)
 
 
-@pytest.fixture(scope="session")
-def guests(request: pytest.FixtureRequest, host: None) -> Iterator[Guests]:
-    """A guest for each kernel asked for, one a processor: that is what emulation keeps busy."""
-    callspecs = (getattr(item, "callspec", None) for item in request.session.items)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start a guest for each kernel asked for, one a processor: that is what emulation keeps busy.
+
+    At once, beside the tests of this machine, which mostly wait; and behind them, as guests
+    only take what nobody else does.
+    """
+    callspecs = (getattr(item, "callspec", None) for item in session.items)
     params = [callspec.params for callspec in callspecs if callspec is not None]
     kernels = [found["kernel"] for found in params if isinstance(found.get("kernel"), Kernel)]
+    if session.config.option.collectonly or not kernels or vm.missing() is not None:
+        return
+    Workshop(make_directory()).close()  # compiles what would take minutes in there
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
-    try:
-        yield {kernel: pool.submit(_run, kernel) for kernel in kernels}
-    finally:
+    session.config.stash[_started] = {kernel: pool.submit(_run, kernel) for kernel in kernels}
+    session.config.stash[_pool] = pool
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Nobody waits any more, whatever the reason."""
+    pool = config.stash.get(_pool, None)
+    if pool is not None:
         pool.shutdown(wait=False, cancel_futures=True)
         vm.stop_all()
+
+
+@pytest.fixture(scope="session")
+def guests(request: pytest.FixtureRequest, host: None) -> Guests:
+    """The guests that were started, by their kernels."""
+    return request.config.stash[_started]
 
 
 @pytest.fixture
