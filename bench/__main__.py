@@ -35,16 +35,20 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.names) - set(CATALOGUE):
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(CATALOGUE)}")
-    result = run(args.names or list(CATALOGUE), Size(args.smoke))
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(result.to_json())
-    args.json.with_suffix(".svg").write_text(svg(result))
+    run(args.names or list(CATALOGUE), Size(args.smoke), args.json)
     print(f"written: {args.json} and {args.json.with_suffix('.svg')}")
     return 0
 
 
-def run(names: list[str], size: Size) -> Result:
-    """Run *names*, printing each one's rows as they come."""
+def keep(result: Result, path: Path) -> None:
+    """As JSON at *path*, and as a chart beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(result.to_json())
+    path.with_suffix(".svg").write_text(svg(result))
+
+
+def run(names: list[str], size: Size, path: Path) -> None:
+    """Run *names*, printing each one's rows, and keeping them at *path*, as they come."""
     allow_many_files()
     result, begun = Result(about()), time.monotonic()
     world = World(size)
@@ -53,12 +57,12 @@ def run(names: list[str], size: Size) -> Result:
             for finding in CATALOGUE[name](world):
                 result.add(name, finding)
             print("\n".join(text_lines(name, result.rows.get(name, []))), flush=True)
+            result.about["took"] = f"{time.monotonic() - begun:.0f} s"
+            keep(result, path)  # a later one may fail
     finally:
         world.close()
     for unable in result.unable:
         print(f"could not run here: {unable.what}: {unable.why}")
-    result.about["took"] = f"{time.monotonic() - begun:.0f} s"
-    return result
 
 
 def about() -> dict[str, str]:
