@@ -45,8 +45,8 @@ static struct sockaddr_in target(const char *address, int port)
 	return to;
 }
 
-/* The last line of what was added to *fd* since the last call; "" after a while. */
-static char *next_line(int watch, int fd)
+/* Lines added to *fd* since the last call, with *wanted* in them; "" after a while. */
+static char *next_line(int watch, int fd, const char *wanted)
 {
 	static char text[1 << 16];
 	struct pollfd changed = { .fd = watch, .events = POLLIN };
@@ -55,14 +55,14 @@ static char *next_line(int watch, int fd)
 
 	for (;;) {
 		size = read(fd, text, sizeof(text) - 1);
-		if (size > 0 && text[size - 1] == '\n')
+		text[size > 0 ? size : 0] = 0;
+		if (size > 0 && text[size - 1] == '\n' && strstr(text, wanted))
 			break;
 		if (poll(&changed, 1, PATIENCE_MS) < 1)
 			return "";
 		if (read(watch, events, sizeof(events)) < 0)
 			return "";
 	}
-	text[size] = 0;
 	return text;
 }
 
@@ -91,13 +91,16 @@ static int until_written(char **argv, int number)
 		int sock = socket(AF_INET, SOCK_DGRAM, 0);
 		struct sockaddr_in to = target(connects ? argv[3] : "0.0.0.0", port + i);
 		long begun = now_ns();
-		char *line;
+		char *line, wanted[16] = "";
 
+		/* An earlier one's line may come late: it is not this one's. */
+		if (by_clock)
+			snprintf(wanted, sizeof(wanted), "%d", port + i);
 		if (connects)
 			sendto(sock, "x", 1, 0, (void *)&to, sizeof(to));
 		else
 			start(argv[3]);
-		line = next_line(watch, fd);
+		line = next_line(watch, fd, wanted);
 		if (!*line)
 			return 1;
 		printf("%ld\n", (by_clock ? now_ns() : atol(line)) - begun);
