@@ -11,6 +11,7 @@ import signal
 
 from aegis import control, control_server, last_good, systemd
 from aegis.actions.cage import own_cgroup
+from aegis.actions.notice import Tell
 from aegis.actions.notify import Notifier
 from aegis.actions.processes import spared_pids
 from aegis.actions.react import View
@@ -53,6 +54,10 @@ class Agent:
     @property
     def instance(self) -> str:
         return self._parts.kernel.instance
+
+    @property
+    def notice(self) -> Tell:
+        return self._parts.reactions.notice
 
     async def run(self) -> None:
         """Enforce until SIGTERM, SIGINT or a ``stop`` request; what is in force then stays.

@@ -127,7 +127,9 @@ def _of_agent(status: Mapping[str, Any]) -> Iterator[Metric]:
     log = status["log"]
     lines = {"written": log["written"], "lost": log["lost"]}
     yield _by("log_lines", "outcome", "Lines of the event log.", lines)
-    failing = {"log": bool(log["error"]), "history": bool(status["history"]["error"])}
+    text = "Lines that nobody took from standard output or error."
+    yield _counter("output_lost", text, status["output"]["lost"])
+    failing = {name: bool(status[name]["error"]) for name in ("log", "history", "output")}
     text = "1 while a file cannot be written."
     yield Metric("failing", "gauge", text, _labelled("file", failing))
     yield _by("scripts", "outcome", "Runs of hook scripts.", status["scripts"])

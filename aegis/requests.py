@@ -96,6 +96,7 @@ class Requests:
                 "lost": parts.log.lost,
                 "error": str(parts.log.error) if parts.log.error else None,
             },
+            "output": dict(reactions.shown()),
             "history": {
                 "path": str(parts.options.history),
                 "error": str(recorder.error) if recorder and recorder.error else None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aegis.cli import run as cli_run
+from aegis.cli import output as cli_output
 from aegis.cli.journal import is_journal, priority_of
 from aegis.events.context import Context
 from aegis.events.ecs import Record, to_ecs, to_ecs_notice
@@ -47,7 +47,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def show(*records: Record) -> None:
-    output = cli_run.Output(as_json=False)
+    output = cli_output.Output(as_json=False)
     for record in records:
         output.record(record)
     output.flush()
@@ -92,7 +92,7 @@ def test_notices_that_ask_for_attention_are_warnings(
 
 
 def test_what_is_said_to_the_administrator_is_a_notice(journal: Journal) -> None:
-    lines = journal.text_of(lambda: cli_run.say("one\ntwo \x1b[2J"))
+    lines = journal.text_of(lambda: cli_output.say("one\ntwo \x1b[2J"))
     assert lines == ["<5>one", "<5>two \\x1b[2J"]
 
 
@@ -115,7 +115,7 @@ def test_a_terminal_gets_no_priority(
     """The variable is inherited; only the very stream it names is the journal."""
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     show(to_ecs(make_event(), Context()))
-    cli_run.say("aegis: ready")
+    cli_output.say("aegis: ready")
     out, err = capfd.readouterr()
     assert "<" not in out and err == "aegis: ready\n"
     assert not is_journal(io.StringIO())

@@ -29,6 +29,7 @@ STATUS = {
     "notifications": {"sent": 11},
     "log": {"path": "/l", "written": 12, "lost": 13, "error": "No space left on device"},
     "history": {"path": "/h", "error": None},
+    "output": {"lost": 14, "error": None},
 }  # fmt: skip
 
 
@@ -66,6 +67,8 @@ def read(text: str) -> dict[str, float]:
         ("ring_max_bytes", 8388608),
         ("log_lines_total{outcome=lost}", 13),
         ("failing{file=log}", 1),
+        ("failing{file=output}", 0),
+        ("output_lost_total", 14),
         ("failing{file=history}", 0),
         ("scripts_total{outcome=script-failed}", 2),
         ("notifications_total{outcome=sent}", 11),

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from aegis.cli.run import SHOWN_MAX, Output
+from aegis.cli.output import SHOWN_MAX, Output
 
 
 def test_a_flood_is_shown_in_part_and_the_rest_is_told(
@@ -31,4 +31,5 @@ def test_json_has_every_line(capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(SHOWN_MAX + 7):
         assert not output.wants_record()
         output.line(f'{{"n":{number}}}')
+    output.flush()
     assert len(capsys.readouterr().out.splitlines()) == SHOWN_MAX + 7

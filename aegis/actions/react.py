@@ -30,6 +30,8 @@ class View(Protocol):
 
     def flush(self) -> None: ...
 
+    def status(self) -> Mapping[str, Any]: ...
+
 
 _REMINDER_S = 60.0  # to say again that a process was not killed: it asks ten times a second
 _REMINDERS_MAX = 1024
@@ -90,6 +92,10 @@ class Reactions:
         if self._view is None:
             return self.on_record is not None
         return self._view.wants_record()
+
+    def shown(self) -> Mapping[str, Any]:
+        """How many lines whoever watches did not take (``lost``), and why (``error``)."""
+        return {"lost": 0, "error": None} if self._view is None else self._view.status()
 
     def log_line(self, line: str) -> None:
         """An event that is only logged, as its line."""

@@ -11,12 +11,14 @@ _BY_VERDICT = {"blocked": WARNING, "would-block": NOTICE}
 _SERIOUS = frozenset({"process-killed", "events-lost", "history-lost"})
 
 
-def is_journal(stream: TextIO) -> bool:
+def is_journal(stream: TextIO | None) -> bool:
     """Whether what is written to *stream* goes to the journal.
 
     ``JOURNAL_STREAM`` alone says nothing: a shell below a service may have redirected it.
     """
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    if stream is None:
+        return False
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):

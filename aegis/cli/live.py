@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from aegis.events.ecs import Record
 from aegis.events.text import printable
@@ -23,10 +23,21 @@ _COLOURS = {
 }
 
 
+class Screen(Protocol):
+    """What is written to: ``sys.stdout``, or a ``Stream``."""
+
+    @property
+    def encoding(self) -> str: ...
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+    def isatty(self) -> bool: ...
+
+
 class LiveView:
     """Prints each record to *stream*; in colour if that is a terminal."""
 
-    def __init__(self, stream: TextIO, width: int = WIDTH) -> None:
+    def __init__(self, stream: Screen, width: int = WIDTH) -> None:
         self._stream = stream
         self._width = width
         self._colour = stream.isatty()

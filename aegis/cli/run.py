@@ -3,29 +3,22 @@
 
 import argparse
 import asyncio
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from aegis.agent import Agent
 from aegis.bpf.cgroup import instance_name
 from aegis.bpf.pins import all_pins
-from aegis.cli.journal import NOTICE, is_journal, prefixed, priority_of
-from aegis.cli.live import LiveView, one_line
 from aegis.cli.off import stay_off
+from aegis.cli.output import Output, say
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
 from aegis.config.load import MAIN_FILE
-from aegis.events.ecs import Record, to_json_line
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
-from aegis.events.text import printable
 from aegis.last_good import LAST_GOOD_PATH
 from aegis.off import why_off
 from aegis.parts import Options
 from aegis.policy.model import Mode
 
-SHOWN_MAX = 1000
 _DESCRIPTION = """\
 Put the policy in force and print events until Ctrl-C or SIGTERM. Stopping is
 not unloading: what was enforced stays in force until `aegis unload`, unless
@@ -61,70 +54,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
 
 
-class Output:
-    """stdout, for records; when its reader goes, the agent goes on without it.
-
-    Nobody reads more than SHOWN_MAX a second, and the journal would drop them: the
-    rest of a flood is counted here, and is in the log.
-    """
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._json = as_json
-        self._journal = is_journal(sys.stdout)
-        self._view = LiveView(sys.stdout)
-        self._gone = False
-        self._second, self._shown, self._unshown = 0, 0, 0
-
-    def record(self, record: Record) -> None:
-        self._try(lambda: self._write(record))
-
-    def wants_record(self) -> bool:
-        """Whether the next event is to be shown by ``record``; else by ``line``."""
-        if self._json or self._gone:
-            return False
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._shown = second, 0
-        self._shown += 1
-        return self._shown <= SHOWN_MAX
-
-    def line(self, line: str) -> None:
-        if self._json:
-            self._try(lambda: sys.stdout.write(line + "\n"))
-        else:
-            self._unshown += 1
-
-    def flush(self) -> None:
-        if self._unshown and int(time.monotonic()) != self._second:
-            count, self._unshown = self._unshown, 0
-            text = f"{count} more events are in the log only: over {SHOWN_MAX} a second\n"
-            self._try(lambda: sys.stdout.write(prefixed(text, NOTICE, sys.stdout)))
-        self._try(sys.stdout.flush)
-
-    def _write(self, record: Record) -> None:
-        if self._json:
-            sys.stdout.write(to_json_line(record) + "\n")
-        elif self._journal:
-            sys.stdout.write(f"<{priority_of(record)}>{one_line(record)}\n")
-        else:
-            self._view.show(record)
-
-    def _try(self, work: Callable[[], object]) -> None:
-        if self._gone:
-            return
-        try:
-            work()
-        except OSError as error:
-            self._gone = True
-            say(f"aegis: nothing more on standard output: {error.strerror}")
-
-
-def say(line: str) -> None:
-    """One or more lines for the administrator, on stderr."""
-    for part in line.splitlines():
-        print(prefixed(printable(part), NOTICE, sys.stderr), file=sys.stderr, flush=True)
-
-
 def run(args: argparse.Namespace) -> int:
     cgroup = chosen_cgroup(args)
     off = why_off()
@@ -134,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
     kept = args.last_good or (None if args.cgroup else LAST_GOOD_PATH)
     options = Options(args.config, cgroup, args.mode, args.log, args.history, kept)
     with asyncio.Runner() as runner:  # without a loop there is no coroutine left over
-        instance = runner.run(_run(options, output))
+        try:
+            instance = runner.run(_run(options, output))
+        finally:
+            output.close()
     if args.unload_on_exit:
         for pins in all_pins(instance):
             pins.remove()
@@ -142,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(options: Options, output: Output) -> str:
-    agent = Agent(options, say, output)
+    agent = Agent(options, output.say, output)
+    output.tell = agent.notice
     await agent.run()
     return agent.instance
