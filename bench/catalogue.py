@@ -8,6 +8,7 @@ from bench.cases import (
     decisions,
     growth,
     latency,
+    opensnitch,
     peers,
     pipeline,
     servers,
@@ -32,6 +33,7 @@ CATALOGUE: dict[str, Callable[[World], Iterator[Finding]]] = {
         latency,
         agent,
         growth,
+        opensnitch,
         peers,
     )
 }

@@ -4,6 +4,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 from bench.cases.udp_connect import turn
 from bench.interleave import ratios
@@ -18,8 +19,15 @@ _COUNTING = "tracepoint:syscalls:sys_enter_connect { @[comm] = count(); }"
 
 def measure(world: World) -> Iterator[Finding]:
     yield from _bpftrace(world)
-    yield Unable("picosnitch", "not in Debian, and not tried")
-    yield Unable("OpenSnitch", "in Debian, and not tried in a network namespace yet")
+    yield _picosnitch()
+
+
+def _picosnitch() -> Unable:
+    """Its 1.0.3 attaches to execve() by a kretprobe and has no other way."""
+    symbols = Path("/proc/kallsyms").read_text()
+    if " register_kretprobe" in symbols:
+        return Unable("picosnitch", "not in Debian")
+    return Unable("picosnitch", "it hooks execve() by a kretprobe, which this kernel has none of")
 
 
 def _bpftrace(world: World) -> Iterator[Finding]:
