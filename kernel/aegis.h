@@ -220,9 +220,10 @@ struct aegis_config {
 	__u8 unconfigured_actions;	/* enum aegis_action bits */
 	__u8 has_cmdline;		/* some mask has AEGIS_SELECT_CMDLINE */
 	__u8 refuses_inbound;		/* some program may be refused an inbound packet */
+	__u8 watches_inbound;		/* somebody is told who comes; else no program runs for it */
 	__u8 deny_socket_fds;		/* lsm.bpf.c: no sockets from other processes */
 	__u8 masks[64];			/* enum aegis_selector bits in use */
-	__u8 pad[4];
+	__u8 pad[3];
 };
 
 /* App 0 is the whitelist: what every program may reach. */

@@ -131,6 +131,7 @@ def _pack_config(tables: Tables, generation: int, masks: list[int], expires_boot
         kill_budget=tables.kill_budget,
         unconfigured_actions=action_bits(tables.unconfigured_actions),
         refuses_inbound=tables.refuses_inbound,
+        watches_inbound=tables.watches_inbound,
         has_cmdline=any(mask & lib.AEGIS_SELECT_CMDLINE for mask in masks),
         deny_socket_fds=tables.deny_socket_fds,
         masks=bytes(masks),

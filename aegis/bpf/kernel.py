@@ -29,10 +29,12 @@ TRACING = ("aegis_exec", "aegis_fork", "aegis_exit")
 CGROUP = (
     *("aegis_connect4", "aegis_connect6", "aegis_sendmsg4", "aegis_sendmsg6", "aegis_socket"),
     *("aegis_bind4", "aegis_bind6", "aegis_recvmsg4", "aegis_recvmsg6"),
-    *("aegis_sockops", "aegis_release"),
+    "aegis_release",
 )
 SELF_TEST = "aegis-self-test"  # a cgroup, for as long as a self-test takes
-INGRESS = "aegis_ingress"  # sees every packet: attached only while one may be refused
+# Attached only while what is in force says so, in this field of its configuration: the one is
+# asked of every packet, the other ten times for a TCP connection (docs/performance.md).
+WANTED_BY = {"aegis_ingress": "refuses_inbound", "aegis_sockops": "watches_inbound"}
 
 
 @dataclass(frozen=True)
@@ -156,9 +158,10 @@ class Kernel:
         table.clear(b"".join(key for key in list(table.keys()) if key not in entries))
 
     def apply(self, tables: Tables, expires_boot_ns: int = 0) -> int:
-        """See :meth:`BpfObject.apply`. Packets are looked at before a policy needs it."""
-        if tables.refuses_inbound and self._attached:
-            self._attach_or_update(INGRESS)
+        """See :meth:`BpfObject.apply`. What comes in is looked at before a policy needs it."""
+        if self._attached:
+            wanted = [name for name, field in WANTED_BY.items() if getattr(tables, field)]
+            self._attach_wanted(wanted)
         generation = self.object.apply(tables, expires_boot_ns)
         if not expires_boot_ns:
             self.settled(tables, generation)
@@ -198,12 +201,12 @@ class Kernel:
 
         :raises KernelError: when a hook is refused.
         """
-        for name in (*CGROUP, INGRESS) if self.object.may_refuse_inbound else CGROUP:
+        for name in CGROUP:
             self._attach_or_update(name)
+        self._attach_wanted(filter(self._is_wanted, WANTED_BY))
         self._attached = True
         self._drop_unwanted()
-        seed = self.object.program_fd("aegis_seed_sockets")
-        check(lib.aegis_iterate(seed), "listing the sockets")
+        self._seed_sockets()
         self._tiers = Tiers(self.object, self.pins, self.cgroup)
         self.tiers = self._tiers.start()
         if not self.object.adopted:
@@ -212,6 +215,20 @@ class Kernel:
         self.pins.complete()
         for other in self.pins.others():
             other.remove()
+
+    def _seed_sockets(self) -> None:
+        seed = self.object.program_fd("aegis_seed_sockets")
+        check(lib.aegis_iterate(seed), "listing the sockets")
+
+    def _is_wanted(self, name: str) -> bool:
+        return self.object.may_need(WANTED_BY[name])
+
+    def _attach_wanted(self, names: Iterable[str]) -> None:
+        new = [name for name in names if name not in self._links]
+        for name in new:
+            self._attach_or_update(name)
+        if new and self._attached:
+            self._seed_sockets()  # listen() was not seen until now
 
     def _attach_or_update(self, name: str) -> None:
         if name in self._links:
@@ -228,13 +245,13 @@ class Kernel:
         check(lib.aegis_link_update(fd, self.object.program_fd(name)), f"updating {name}")
 
     def _drop_unwanted(self) -> None:
-        """The program that sees every packet, once no rule needs it."""
-        if self.object.may_refuse_inbound or INGRESS not in self.pins.names("links"):
-            return
-        self.pins.remove_link(INGRESS)
-        fd = self._links.pop(INGRESS, None)
-        if fd is not None:
-            os.close(fd)
+        """What is in force has no use for them."""
+        for name in WANTED_BY.keys() & self.pins.names("links"):
+            if not self._is_wanted(name):
+                self.pins.remove_link(name)
+                fd = self._links.pop(name, None)
+                if fd is not None:
+                    os.close(fd)
 
     def _attach_new(self, name: str) -> None:
         directory = open_cgroup(self.cgroup)

@@ -167,11 +167,13 @@ class BpfObject(Programs):
         """See :func:`read_trial`."""
         return read_trial(self.maps)
 
-    @property
-    def may_refuse_inbound(self) -> bool:
-        """Whether what is in force, or may be without anybody's doing, refuses packets."""
+    def may_need(self, field: str) -> bool:
+        """Whether *field* of the configuration in force, or of what may be without anybody's
+
+        doing, is set.
+        """
         halves = (0, 1) if self.trial is not None else (self.generation,)
-        return any(read_row(self.maps, half)["refuses_inbound"] for half in halves)
+        return any(read_row(self.maps, half)[field] for half in halves)
 
     def confirm(self) -> None:
         """Have what is on trial stay.

@@ -3,10 +3,11 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from aegis._bpf import lib
 from aegis.bpf.generation import MODES, index_key
-from aegis.bpf.kernel import CGROUP, TRACING
+from aegis.bpf.kernel import CGROUP, TRACING, WANTED_BY
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.object import open_map, read_counters
@@ -45,7 +46,8 @@ def read_state(instance: str) -> State:
     if not pins.exists():
         return State(instance, loaded=False, foreign=foreign)
     attached = tuple(name for name in pins.names("links") if _is_attached(pins, name))
-    generation, mode, trial_s = _read_policy(pins)
+    generation, config, trial_s = _read_policy(pins)
+    wanted = (name for name, field in WANTED_BY.items() if config[field])
     host = layout("aegis_host")
     counters = pins.open(pins.map_path("counters"))
     try:
@@ -58,20 +60,20 @@ def read_state(instance: str) -> State:
         instance,
         loaded=True,
         generation=generation,
-        mode=mode,
+        mode=str({number: mode for mode, number in MODES.items()}[config["mode"]]),
         counters=sums,
         moved=moved,
         history=history,
         attached=attached,
-        missing=tuple(name for name in (*TRACING, *CGROUP) if name not in attached),
+        missing=tuple(name for name in (*TRACING, *CGROUP, *wanted) if name not in attached),
         tiers=active_tiers(attached, host.unpack(_value(pins, "host", 0, host.size))),
         trial_s=trial_s,
         foreign=foreign,
     )
 
 
-def _read_policy(pins: Pins) -> tuple[int, str, float | None]:
-    """Generation and mode of what decides now; for how many seconds, if it is on trial."""
+def _read_policy(pins: Pins) -> tuple[int, dict[str, Any], float | None]:
+    """Generation and configuration of what decides now; for how many seconds, if it is on trial."""
     maps: dict[str, Map] = {}
     try:
         for name in TRIAL_MAPS:
@@ -82,9 +84,8 @@ def _read_policy(pins: Pins) -> tuple[int, str, float | None]:
     finally:
         for table in maps.values():
             os.close(table.fd)
-    mode = str({number: mode for mode, number in MODES.items()}[config["mode"]])
     left = trial.left_s if trial is not None and not trial.is_over else None
-    return generation, mode, left
+    return generation, config, left
 
 
 def _is_attached(pins: Pins, name: str) -> bool:

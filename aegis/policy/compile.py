@@ -50,6 +50,7 @@ def compile_policy(policy: Policy, resolution: Resolution) -> Tables:
         selectors=tuple(_selectors(policy)),
         kill_budget=policy.settings.kill_budget,
         refuses_inbound=_refuses_inbound(policy),
+        watches_inbound=policy.settings.inbound or any(_limits_inbound(policy)),
     )
 
 
@@ -60,8 +61,11 @@ def _refuses_inbound(policy: Policy) -> bool:
         return False
     if settings.inbound and settings.unconfigured_actions.refuses:
         return True
-    limited = (rule for rule in policy.rules if (rule.listen, rule.peers) != (None, None))
-    return any(rule.actions.refuses for rule in limited)
+    return any(rule.actions.refuses for rule in _limits_inbound(policy))
+
+
+def _limits_inbound(policy: Policy) -> Iterator[Rule]:
+    return (rule for rule in policy.rules if (rule.listen, rule.peers) != (None, None))
 
 
 def _check_size(nets: Nodes) -> None:

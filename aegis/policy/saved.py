@@ -59,6 +59,7 @@ def encode(tables: Tables) -> Document:
         "deny_socket_fds": tables.deny_socket_fds,
         "kill_budget": tables.kill_budget,
         "refuses_inbound": tables.refuses_inbound,
+        "watches_inbound": tables.watches_inbound,
         "selectors": [asdict(selector) for selector in tables.selectors],
         "apps": apps,
         "nets": base64.b64encode(nets).decode(),
@@ -108,6 +109,7 @@ def _decode(document: Document) -> Tables:
         selectors=tuple(Selector(**selector) for selector in document["selectors"]),
         kill_budget=int(document["kill_budget"]),
         refuses_inbound=bool(document["refuses_inbound"]),
+        watches_inbound=bool(document["watches_inbound"]),
     )
 
 

@@ -88,3 +88,4 @@ class Tables:
     selectors: tuple[Selector, ...]
     kill_budget: int = 20  # kills in a minute
     refuses_inbound: bool = False  # whether any packet may have to be dropped
+    watches_inbound: bool = True  # whether who comes in matters to anybody

@@ -26,17 +26,21 @@ table inet bench {
 def measure(world: World) -> Iterator[Finding]:
     count, rounds = world.size.of(500, 20), world.size.of(100)
     tails: dict[str, list[float]] = {}
-    with world.places("plain", "nftables", "aegis") as places:
+    with world.places("plain", "nftables", "aegis", "outbound") as places:
         turns = take_turns(places, count, tails)
         places["nftables"].network.call(
             subprocess.run, ["nft", "-f", "-"], input=_NFT, text=True, check=True
         )
         places["aegis"].govern(Shape())
+        places["outbound"].govern(Shape(settings="inbound = false"))
         found = interleave(turns, rounds)
         assert places["aegis"].agent.counters()["allowed"] >= rounds * count
     tails = {name: values[-rounds:] for name, values in tails.items()}
-    for name, goals in (("aegis", (at_least(0.98), at_most(1.05))), ("nftables", (None, None))):
-        who = "Aegis" if name == "aegis" else "an nftables output rule"
+    for name, who, goals in (
+        ("aegis", "Aegis", (at_least(0.98), at_most(1.05))),
+        ("outbound", "Aegis, inbound = false", (at_least(0.98), at_most(1.05))),
+        ("nftables", "an nftables output rule", (None, None)),
+    ):
         yield row(
             f"TCP connect+close over veth with {who}: throughput",
             ratios(found, "plain", name), against="plain", goal=goals[0],
