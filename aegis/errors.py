@@ -24,6 +24,10 @@ class HistoryError(AegisError):
     """The history file cannot be read or written."""
 
 
+class HistoryDamagedError(HistoryError):
+    """It never will be: what is in it is no database any more."""
+
+
 class LockOutError(AegisError):
     """A policy would cut what the host is reached or repaired by."""
 

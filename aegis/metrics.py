@@ -68,6 +68,8 @@ class MetricsFile:
                 self._tell("metrics-failed", message, {"event": {"outcome": "failure"}})
             self._failed = True
         else:
+            if self._failed:
+                self._tell("metrics-restored", f"metrics are written again: {path}", {})
             self._failed = False
 
 

@@ -5,12 +5,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from aegis.actions.notice import Tell
 from aegis.bpf.sums import KernelSums
-from aegis.errors import HistoryError
-from aegis.events.history import History, boot_id, clock_offset_ns
+from aegis.errors import HistoryDamagedError, HistoryError
+from aegis.events.history import History, boot_id, clock_offset_ns, move_aside
 from aegis.policy.model import Settings
 
 SWEEP_S = 5.0
@@ -55,6 +56,8 @@ class Recorder:
             count = await asyncio.to_thread(self.sweep)
         except HistoryError as error:
             self._failed(error)
+            if isinstance(error, HistoryDamagedError):
+                self._begin_anew()
             return 0
         if self.error is not None:
             self.error = None
@@ -73,6 +76,20 @@ class Recorder:
         if first:
             message = f"history cannot be written, the kernel keeps it: {error}"
             self._tell("history-failed", message, {"event": {"outcome": "failure"}})
+
+    def _begin_anew(self) -> None:
+        """What never can be written again would cost every fact once the kernel's table is full."""
+        try:
+            with self._lock:
+                if self._history is not None:
+                    with suppress(HistoryError):
+                        self._history.close()
+                    self._history = None
+                kept = move_aside(self.path)
+        except OSError:
+            return  # told as failing already
+        message = f"history was damaged and begins anew; what was in it: {kept}"
+        self._tell("history-damaged", message, {"event": {"outcome": "failure"}})
 
     def sweep(self) -> int:
         """As ``record``, in this thread.

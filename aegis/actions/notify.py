@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections import Counter, OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 from aegis.actions.account import Account, account_of
@@ -51,6 +52,8 @@ class Notifier:
         self._places = asyncio.Semaphore(_CHILDREN)
         self._over: Counter[str] = Counter()  # events for the digest, by rule
         self._digest: asyncio.TimerHandle | None = None
+        self._suspect_place = asyncio.Semaphore(1)
+        self._suspect: set[str] = set()  # targets that failed when last asked
         self._resting: dict[str, tuple[float, str]] = {}  # targets, until when and why
         self._own: dict[int, float] = {}  # children → when they are forgotten
         self._begin_windows(settings)
@@ -167,10 +170,28 @@ class Notifier:
     ) -> dict[str, str]:
         """Return those of *targets* that failed, and why.
 
-        Who failed a moment ago is not asked: all that do not answer would keep
-        the places of those that do.
+        Those that failed when they were last asked have a place of their own: one that
+        hangs keeps it for seconds, each time, from nobody who answers.
         """
-        async with self._places:
+        good = [target for target in targets if target.key not in self._suspect]
+        suspect = [target for target in targets if target.key in self._suspect]
+        asked = await asyncio.gather(
+            self._ask_in(self._places, message, good, account),
+            self._ask_in(self._suspect_place, message, suspect, account),
+        )
+        return {**asked[0], **asked[1]}
+
+    async def _ask_in(
+        self,
+        place: asyncio.Semaphore,
+        message: Message,
+        targets: list[Target],
+        account: Account | None,
+    ) -> dict[str, str]:
+        """In their turn; who failed a moment ago is not asked."""
+        if not targets:
+            return {}
+        async with place:
             now = time.monotonic()
             self._resting = {key: rest for key, rest in self._resting.items() if rest[0] > now}
             resting = {t.key: self._resting[t.key][1] for t in targets if t.key in self._resting}
@@ -178,6 +199,7 @@ class Notifier:
             failed = await self._ask(message, asked, account) if asked else {}
         until = time.monotonic() + REST_S
         self._resting |= {key: (until, reason) for key, reason in failed.items()}
+        self._suspect = (self._suspect - {t.key for t in asked}) | failed.keys()
         return {**resting, **failed}
 
     async def _ask(
@@ -224,8 +246,11 @@ def _label(settings: Notify, target: Target) -> str:
 
 
 def _parse_answers(output: bytes) -> dict[str, str]:
-    try:
-        answers = json.loads(output)
-    except ValueError:
-        return {}
-    return answers if isinstance(answers, dict) else {}
+    """One a line; the last may be cut."""
+    answers: dict[str, str] = {}
+    for line in output.splitlines():
+        with suppress(ValueError):
+            answer = json.loads(line)
+            if isinstance(answer, dict):
+                answers |= answer
+    return answers

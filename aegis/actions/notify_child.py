@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sends one message to some targets. A program of its own, run as an unprivileged user.
 
-Reads one JSON object on standard input and writes one: target → why it failed
-("" when it did not). What a library says is not passed on: it may hold a URL.
+Reads one JSON object on standard input and writes one for each target as it is done:
+target → why it failed ("" when it did not). What a library says is not passed on: it
+may hold a URL.
 """
 
 import ctypes
@@ -12,7 +13,8 @@ import resource
 import sys
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from typing import Any
 
 ANSWER_S = 10.0  # for a connection to say something
@@ -76,12 +78,14 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.read())
     targets = request["targets"]
     pool = ThreadPoolExecutor(max_workers=len(targets))
-    sending = {key: pool.submit(send, url, request["message"]) for key, url in targets.items()}
-    wait(sending.values(), ALL_S)
-    results = {
-        key: future.result() if future.done() else "no answer" for key, future in sending.items()
-    }
-    os.write(answer, json.dumps(results).encode())
+    sending = {pool.submit(send, url, request["message"]): key for key, url in targets.items()}
+    with suppress(TimeoutError):
+        for future in as_completed(sending, ALL_S):
+            key = sending.pop(future)
+            # At once: what is done is known, even if another one hangs until we are killed.
+            os.write(answer, json.dumps({key: future.result()}).encode() + b"\n")
+    for key in sending.values():
+        os.write(answer, json.dumps({key: "no answer"}).encode() + b"\n")
     os._exit(0)  # threads that still wait for an answer would keep us
 
 

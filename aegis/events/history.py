@@ -11,13 +11,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from itertools import islice
 from pathlib import Path
 
-from aegis.errors import HistoryError
+from aegis.errors import HistoryDamagedError, HistoryError
 from aegis.events import history_sql as sql
 from aegis.events.event import IdentityFlag
 from aegis.events.facts import UNKNOWN_PROGRAM, Fact, Program, Sum
@@ -27,6 +27,7 @@ HISTORY_PATH = Path("/var/lib/aegis/history.db")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BATCH = 2048  # sums held at a time
 _FORGET = 16384  # rows forgotten at a time
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _WAIT_S = 5.0  # for another process that holds the file's lock
 
 
@@ -214,7 +215,19 @@ class History:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise HistoryError(f"{self.path}: {reason}") from None
+            damaged = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGED
+            kind = HistoryDamagedError if damaged else HistoryError
+            raise kind(f"{self.path}: {reason}") from None
+
+
+def move_aside(path: Path) -> Path:
+    """A damaged file becomes the one that is kept for whoever can repair it; return its path."""
+    kept = path.with_name(f"{path.name}.damaged")
+    for suffix in ("-wal", "-shm"):  # they belong to it, and must not be applied to a new one
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(kept.with_name(kept.name + suffix))
+    path.replace(kept)
+    return kept
 
 
 def _make_file(path: Path) -> None:
