@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from aegis.actions import notify as notify_module
 from tests.actions.hooks import Hooks
+from tests.actions.sending import Sending
 from tests.actions.webhook import Webhook, serve_webhook
 from tests.kernel.cgroup import ScratchCgroup
 
@@ -49,3 +51,10 @@ def hooks(script_dir: Path) -> Iterator[Hooks]:
 def webhook() -> Iterator[Webhook]:
     with serve_webhook() as hook:
         yield hook
+
+
+@pytest.fixture
+def sending(script_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Sending:
+    monkeypatch.setattr(notify_module, "BACKOFF_S", (0.1, 0.2))
+    monkeypatch.setattr(notify_module, "REST_S", 0.05)
+    return Sending(script_dir)

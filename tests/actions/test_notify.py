@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,50 +15,9 @@ from aegis.actions.notify import Notifier
 from aegis.events.ecs import to_ecs
 from aegis.policy.model import Notify
 from tests.actions.hooks import CONTEXT
-from tests.actions.told import Told
+from tests.actions.sending import Sending, of
 from tests.actions.webhook import Webhook, serve_webhook
 from tests.events.factory import HOSTILE, make_event
-
-Submit = Callable[[Notifier], object]
-
-
-class Sending:
-    """A notifier, its file of URLs, and what it told."""
-
-    def __init__(self, directory: Path) -> None:
-        self.urls = directory / "notify.urls"
-        self.settings: dict[str, Any] = {"urls_file": str(self.urls)}
-        self.told = Told()
-        self.outcomes: dict[str, int] = {}
-
-    def write(self, *urls: str) -> None:
-        self.urls.write_text("".join(f"{url}\n" for url in urls))
-        self.urls.chmod(0o600)
-
-    def run(self, submit: Submit, seconds: float = 0) -> None:
-        """Let *submit* have a notifier, and close it when all is sent and *seconds* passed."""
-
-        async def scenario() -> None:
-            notifier = Notifier(Notify(**self.settings), self.told)
-            submit(notifier)
-            await asyncio.sleep(seconds)
-            await notifier.drain()
-            await notifier.close()
-            self.outcomes = dict(notifier.outcomes)
-
-        asyncio.run(scenario())
-        assert "SECRET" not in str(self.told.notices)
-
-
-def of(**changes: Any) -> Submit:
-    return lambda notifier: notifier.submit(to_ecs(make_event(**changes), CONTEXT))
-
-
-@pytest.fixture
-def sending(script_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Sending:
-    monkeypatch.setattr(notify_module, "BACKOFF_S", (0.1, 0.2))
-    monkeypatch.setattr(notify_module, "REST_S", 0.05)
-    return Sending(script_dir)
 
 
 def test_a_webhook_gets_the_event_as_json(sending: Sending, webhook: Webhook) -> None:
