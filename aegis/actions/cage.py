@@ -34,6 +34,14 @@ class Cage:
         with suppress(FileNotFoundError):
             (self.path / "cgroup.kill").write_text("1")
 
+    def freeze(self, *, frozen: bool) -> bool:
+        """Suspend everything in it, or let it go on; it can be killed all the same."""
+        try:
+            (self.path / "cgroup.freeze").write_text("1" if frozen else "0")
+        except OSError:
+            return False
+        return True
+
     def is_empty(self) -> bool:
         try:
             return "populated 0" in (self.path / "cgroup.events").read_text()

@@ -5,7 +5,7 @@ import asyncio
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from aegis.actions.cage import Cage, Cages
 from aegis.actions.notice import Tell
 from aegis.actions.script_file import find_script, list_scripts
 from aegis.actions.script_job import Kept, ScriptResult, run_script
+from aegis.actions.script_places import Places, Run
 from aegis.actions.script_strays import kill_strays
 from aegis.errors import ScriptError
 from aegis.events.ecs import Record, to_json_line
@@ -22,6 +23,7 @@ from aegis.policy.model import Settings
 from aegis.spawn import NoCgroupError
 
 DIGEST_S = 60.0
+LOOK_S = 0.25  # while scripts take turns
 CAGE_END_S = 5.0  # of what a stop or a stuck process leaves: waited for beside the rest
 
 
@@ -36,10 +38,7 @@ class _Job:
 class ScriptRunner:
     """Runs scripts on the running event loop; *settings* may be replaced at any time.
 
-    At most ``script_jobs`` run at once. One script alone never takes all places. One that
-    is not known to end in time takes one, and all such together leave a place to the
-    others; of these, those that last ran into their limit leave one to those that never
-    ran (unless there are too few places). So nobody's reaction waits for a script that hangs.
+    At most ``script_jobs`` run at once; which, is said in ``Places``.
 
     Each run has a cgroup of its own, made in *home*; where that is not possible, its
     process group and whoever carries its AEGIS_EVENT_ID are killed at its end.
@@ -53,11 +52,11 @@ class ScriptRunner:
         self._tell = tell
         self._waiting: deque[_Job] = deque()
         self._running: dict[asyncio.Task[None], _Job] = {}
+        self._places = Places(settings.script_jobs)
+        self._turn: asyncio.TimerHandle | None = None
         self.uncaged = 0  # runs without a cgroup of their own
         self._cages = Cages(home)
         self._cageless_told = ""
-        self._proven: set[Path] = set()  # scripts whose last run ended by itself
-        self._hanging: set[Path] = set()  # scripts whose last run had to be ended
         self._events: Counter[str] = Counter()  # jobs not ended, by event
         self._sweeps: set[asyncio.Task[Any]] = set()
         self._dropped_untold = 0
@@ -99,6 +98,8 @@ class ScriptRunner:
         for task in self._running:
             task.cancel()
         await self.drain()
+        if self._turn is not None:
+            self._turn.cancel()
 
     def _paths(self, names: Iterable[str] | None, event_id: str) -> tuple[Path, ...]:
         dirs = self.settings.script_dirs
@@ -117,48 +118,57 @@ class ScriptRunner:
         return tuple(paths)
 
     def _start_waiting(self) -> None:
-        while len(self._running) < self.settings.script_jobs:
-            job = self._next_job()
-            if job is None:
+        self._places.most = self.settings.script_jobs
+        while self._places.has_room:
+            path = self._places.pick(job.path for job in self._waiting)
+            if path is None:
                 break
-            self._waiting.remove(job)
-            self.started += 1
-            task = asyncio.create_task(self._run(job))
-            self._running[task] = job
-            task.add_done_callback(self._ended)
+            self._start(path)
+        self._plan_turn()
         if not self._waiting:
             self._tell_dropped()
 
-    def _next_job(self) -> _Job | None:
-        """The oldest job of the script that runs least; None: each has its share."""
-        running = Counter(job.path for job in self._running.values())
-        may = {path: self._may_run(path, running) for path in {job.path for job in self._waiting}}
-        free = (job for job in self._waiting if may[job.path])
-        return min(free, key=lambda job: running[job.path], default=None)
+    def _start(self, path: Path) -> None:
+        """Start the oldest job of this script."""
+        job = next(job for job in self._waiting if job.path == path)
+        self._waiting.remove(job)
+        self.started += 1
+        run = Run(path)
+        self._places.runs.add(run)
+        task = asyncio.create_task(self._run(job, run))
+        self._running[task] = job
+        task.add_done_callback(lambda _: self._places.runs.discard(run))
+        task.add_done_callback(self._ended)
 
-    def _may_run(self, path: Path, running: Counter[Path]) -> bool:
-        """Whether one more run leaves a place to those that end sooner."""
-        share = max(1, self.settings.script_jobs - 1)
-        if path in self._proven:
-            return running[path] < share
-        unproven = sum(count for other, count in running.items() if other not in self._proven)
-        hanging = sum(count for other, count in running.items() if other in self._hanging)
-        if path in self._hanging and hanging >= max(1, share - 1):
-            return False
-        return not running[path] and unproven < share
+    def _in_need(self) -> Path | None:
+        return self._places.pick_in_need(job.path for job in self._waiting)
 
-    async def _run(self, job: _Job) -> None:
+    def _plan_turn(self) -> None:
+        """Only while somebody waits for a place, or to go on."""
+        if self._turn is None and (self._in_need() or self._places.has_suspended):
+            self._turn = asyncio.get_running_loop().call_later(LOOK_S, self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._turn = None
+        path = self._in_need()
+        if path is None:
+            self._places.resume()
+        elif self._places.make_room():
+            self._start(path)
+        self._start_waiting()
+
+    async def _run(self, job: _Job, run: Run) -> None:
         try:
-            result = await self._run_caged(job)
+            result = await self._run_caged(job, run)
         except (ScriptError, OSError) as error:
             self._refused(str(error), job.event_id)
         else:
             self._finished(job, result)
 
-    async def _run_caged(self, job: _Job) -> ScriptResult:
+    async def _run_caged(self, job: _Job, run: Run) -> ScriptResult:
         cage = self._cages.make()
         try:
-            return await self._run_in(job, cage)
+            return await self._run_in(job, cage, lambda: setattr(run, "cage", cage))
         except NoCgroupError as error:
             self._cages.give_up(error)
             return await self._run_in(job, None)
@@ -166,11 +176,13 @@ class ScriptRunner:
             if cage is not None and not cage.remove():
                 self._sweep(cage.end(CAGE_END_S))
 
-    async def _run_in(self, job: _Job, cage: Cage | None) -> ScriptResult:
+    async def _run_in(
+        self, job: _Job, cage: Cage | None, started: Callable[[], object] = bool
+    ) -> ScriptResult:
         if cage is None:
             self.uncaged += 1
             self._tell_cageless()
-        kept = Kept(self._account(), cage)
+        kept = Kept(self._account(), cage, started)
         return await run_script(job.path, job.text, job.env, self.settings.script_timeout, kept)
 
     def _tell_cageless(self) -> None:
@@ -208,11 +220,7 @@ class ScriptRunner:
 
     def _finished(self, job: _Job, result: ScriptResult) -> None:
         kind, ending = _ending(result, self.settings.script_timeout)
-        known, other = self._proven, self._hanging
-        if result.timed_out:
-            known, other = other, known
-        known.add(job.path)
-        other.discard(job.path)
+        self._places.learn(job.path, hangs=result.timed_out)
         seconds = result.duration_ns / 1e9
         fields: dict[str, Any] = {
             "event": {

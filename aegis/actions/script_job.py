@@ -43,10 +43,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a script is kept to; None: our own account, no cgroup."""
+    """What a script is kept to; None: our own account, no cgroup. *started*: called then."""
 
     account: Account | None
     cage: Cage | None
+    started: Callable[[], object] = bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ async def run_script(
         raise ScriptError(f"{path}: {_why_not(error)}") from None
     finally:
         os.close(fd)
+    kept.started()
     return await _watch(process, _Output(output), limit, cage)
 
 
