@@ -8,6 +8,8 @@ Intent goes down (``reloading``): files → policy → tables → kernel. Facts 
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 from aegis import control, control_server, last_good, systemd
 from aegis.actions.cage import own_cgroup
@@ -22,6 +24,7 @@ from aegis.confirming import Confirming
 from aegis.errors import AegisError
 from aegis.existing import Existing
 from aegis.facts import Facts
+from aegis.guarding import Guarding
 from aegis.metrics import MetricsFile
 from aegis.parts import Options, Say, make_parts
 from aegis.policy.model import Policy
@@ -43,13 +46,18 @@ class Agent:
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
         self._proving = Proving(parts, self._reloading.lock)
+        self._guarding = Guarding(parts, self._reloading)
         self._requests = Requests(
-            parts, self._reloading, self._confirming, self._proving, stop=self._stopping.set
+            parts, self._reloading, self._confirming, self._health, stop=self._stopping.set
         )
         self._metrics = MetricsFile(
             parts.kernel.measure, self._requests.status, parts.reactions.notice
         )
         self._server: asyncio.Server | None = None
+
+    def _health(self) -> Mapping[str, Any]:
+        proven, guarded = self._proving.status(), self._guarding.status()
+        return {**proven, **guarded, "degraded": [*proven["degraded"], *guarded["degraded"]]}
 
     @property
     def instance(self) -> str:
@@ -98,6 +106,7 @@ class Agent:
             kernel.attach()
             self._server = await control_server.serve(self.instance, self._requests.handle)
             self._reloading.tell_uncovered()
+            self._guarding.start()
         except BaseException:
             kernel.abandon()
             raise
@@ -142,6 +151,7 @@ class Agent:
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self._reloading.reload_by_signal()))
         facts.on_proof = self._proving.arrived
         facts.watch()
+        spawn(self._guarding.watch_forever())
         spawn(self._proving.look_forever())
         spawn(self._proving.prove_forever())
         spawn(facts.tick())
@@ -185,6 +195,8 @@ class Agent:
             await parts.reactions.notifier.close()
         if parts.recorder is not None:
             await parts.recorder.close()
+        asked = self._stopping.is_set() and self._tasks.failure is None
+        self._guarding.stop(asked=asked)
         parts.keeper.close()
         parts.log.close()
         self._after_batch()

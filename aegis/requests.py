@@ -3,32 +3,32 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from aegis.bpf.state import read_state
 from aegis.confirming import Confirming
 from aegis.control_server import Request
 from aegis.errors import ControlError
 from aegis.parts import Parts
-from aegis.proving import Proving
 from aegis.reloading import Reloading
 
 
 class Requests:
-    """*stop* is called when the agent is asked to end."""
+    """*health*: what is wrong, and what was proven; *stop* is called when the agent is to end."""
 
     def __init__(
         self,
         parts: Parts,
         reloading: Reloading,
         confirming: Confirming,
-        proving: Proving,
+        health: Callable[[], Mapping[str, Any]],
         stop: Callable[[], None],
     ) -> None:
         self._confirming = confirming
-        self._proving = proving
+        self._health = health
         self._parts = parts
         self._reloading = reloading
         self._stop = stop
@@ -49,6 +49,8 @@ class Requests:
                 return await self._confirming.give_back()
             case {"do": "status"}:
                 return self.status()
+            case {"do": "state"}:
+                return {"state": asdict(read_state(self._parts.kernel.instance))}
             case {"do": "record"}:
                 return await self._record()
             case {"do": "stop"}:
@@ -80,7 +82,7 @@ class Requests:
             "tiers": {tier.name: tier.reason for tier in parts.kernel.tiers},
             "policy_age_s": round(time.monotonic() - self._reloading.in_force_since, 1),
             "last_reload_ok": self._reloading.last_ok,
-            **self._proving.status(),
+            **self._health(),
             "held": self._reloading.held,
             "kills": reactions.killer.counts(),
             "scripts": reactions.scripts.counts() if reactions.scripts else {},

@@ -290,5 +290,6 @@ _Static_assert(sizeof(struct aegis_net_key) == 28, "net key ABI");
 
 #include "optional.h"
 #include "records.h"
+#include "guard.h"
 
 #endif

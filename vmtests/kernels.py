@@ -38,9 +38,9 @@ PACKAGE = "linux-image-amd64"
 # found: what starts an agent for each test (10 s each): by hand.
 NOT_IN_GUESTS = (
     "test_adopt", "test_bench", "test_boot", "test_destinations", "test_detent", "test_env_script",
-    "test_evidence", "test_existing", "test_founding", "test_handover", "test_harness",
-    "test_history", "test_keys", "test_kill_limits", "test_life", "test_lockout", "test_log",
-    "test_metrics", "test_names", "test_neighbour", "test_notify", "test_observe", "test_off",
-    "test_privileges", "test_reload", "test_size", "test_status_coverage", "test_transparency",
-    "test_trial_tables",
+    "test_evidence", "test_existing", "test_founding", "test_guard_lacking", "test_handover",
+    "test_harness", "test_history", "test_keys", "test_kill_limits", "test_life", "test_lockout",
+    "test_log", "test_metrics", "test_names", "test_neighbour", "test_notify", "test_observe",
+    "test_off", "test_privileges", "test_reload", "test_size", "test_status_coverage",
+    "test_transparency", "test_trial_tables",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from aegis._bpf import ffi, lib
-from aegis.bpf import adopt, probe
+from aegis.bpf import adopt, guard, probe
 from aegis.bpf.cgroup import cgroup2_mount, instance_name, open_cgroup
 from aegis.bpf.evidence import Evidence
 from aegis.bpf.generation import index_key
@@ -20,7 +20,7 @@ from aegis.bpf.pins import Pins, mount_bpffs
 from aegis.bpf.rights import raised
 from aegis.bpf.ring import Ring
 from aegis.bpf.sums import KernelSums
-from aegis.bpf.tiers import Tier, Tiers
+from aegis.bpf.tiers import Tier, Tiers, lacking_lsm
 from aegis.bpf.trial import Trial
 from aegis.errors import KernelError
 from aegis.policy.tables import Tables
@@ -68,6 +68,7 @@ class Kernel:
         self._adopted = False
         self._attached = False
         self._tiers: Tiers | None = None
+        self.guard: guard.Guard | None = None
         self.tiers: tuple[Tier, ...] = ()
         self.settled: Callable[[Tables, int], object] = _nobody_asks
 
@@ -90,6 +91,7 @@ class Kernel:
         probe.require()
         mount_bpffs()
         self._adopted = self.pins.is_complete()
+        guard.require_aegis(self.pins)
         if self._adopted:
             self.pins.check()
         else:
@@ -144,6 +146,8 @@ class Kernel:
     def _keep(self, name: str, fd: int) -> None:
         self._links[name] = fd
         self.pins.pin(fd, self.pins.link_path(name))
+        if self.guard is not None:
+            self.guard.add_link(fd, self.pins.link_path(name))
 
     def spare(self, tgids: Iterable[int]) -> None:
         """Have no kill in the kernel hit these processes, and no others than these."""
@@ -229,6 +233,35 @@ class Kernel:
             self._attach_or_update(name)
         if new and self._attached:
             self._seed_sockets()  # listen() was not seen until now
+
+    def start_guard(self, *, wanted: bool) -> None:
+        """The last thing of a start: what is made from now on is not guarded by itself."""
+        reason = lacking_lsm() if wanted else guard.NOT_ASKED_FOR
+        if not reason:
+            try:
+                self.guard = self._make_guard()
+            except (KernelError, OSError) as error:
+                reason = str(error).partition("\n")[0]
+        if reason:
+            guard.lift(self.pins)
+        self.tiers = (*self.tiers, Tier(guard.GUARD, active=not reason, reason=reason))
+
+    def _make_guard(self) -> guard.Guard:
+        made, tiers = guard.Guard(self.object, self.pins), self._tiers
+        try:
+            links = (*self._links.values(), *(tiers.links if tiers else ()))
+            made.start(links, tiers.abouts if tiers else ())
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def lift_guard(self) -> None:
+        if self.guard is not None:
+            self.guard.lift()
+            self.guard = None
+            others = (tier for tier in self.tiers if tier.name != guard.GUARD)
+            self.tiers = (*others, Tier(guard.GUARD, active=False, reason="lifted"))
 
     def _attach_or_update(self, name: str) -> None:
         if name in self._links:
@@ -322,6 +355,9 @@ class Kernel:
         for fd in self._links.values():
             os.close(fd)
         self._links.clear()
+        if self.guard is not None:
+            self.guard.close()
+            self.guard = None
         if self._tiers is not None:
             self._tiers.close()
             self._tiers = None

@@ -44,10 +44,10 @@ TRANSPORTS = {
 
 
 class Ring:
-    """Reader of the ring; one at a time."""
+    """Reader of a ring; one at a time. *record*: the struct it holds."""
 
-    def __init__(self, map_fd: int) -> None:
-        self._layout = layout("aegis_event")
+    def __init__(self, map_fd: int, record: str = "aegis_event") -> None:
+        self._layout = layout(record)
         self._ring = lib.aegis_ring_open(map_fd, self._layout.size)
         if self._ring == ffi.NULL:
             raise KernelError("opening the event ring failed")

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aegis._bpf import lib
+from aegis.bpf.adopt import About, ask
 from aegis.bpf.cgroup import open_cgroup
 from aegis.bpf.generation import index_key
+from aegis.bpf.guard import GUARD
+from aegis.bpf.guard import PROGRAMS as GUARD_PROGRAMS
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE
 from aegis.bpf.object import BpfObject
@@ -83,6 +86,7 @@ class Tiers:
         self._pins = pins
         self._cgroup = cgroup
         self._links: dict[str, int] = {}
+        self.abouts: list[About] = []  # of their programs
 
     def start(self) -> tuple[Tier, ...]:
         """Put in force what this kernel lets run, take away what it does not."""
@@ -115,6 +119,7 @@ class Tiers:
                 self._enter_cgroup(programs)
             for program, drill in OBJECTS[name].items():
                 self._links[program] = programs.attach_tracing(program)
+                self.abouts.append(ask(programs.program_fd(program)))
                 see_running(self._main, program, drill)
         finally:
             programs.close()  # a link keeps its program
@@ -141,6 +146,11 @@ class Tiers:
         table, row = self._main.maps["host"], layout("aegis_host")
         known = row.unpack(table.get(KEY_OF_ONE) or b"")
         table.put(KEY_OF_ONE, row.pack(**{**known, "kill": way}))
+
+    @property
+    def links(self) -> tuple[int, ...]:
+        """Open, each of them."""
+        return tuple(self._links.values())
 
     def close(self) -> None:
         """Let go; what is pinned stays in force."""
@@ -177,11 +187,13 @@ _NO_SIGNAL = "this kernel's cgroup programs may not send signals"
 _NOT_NEEDED = f"not needed: {IN_HOOK} does its work"
 
 
-NAMES = (IN_HOOK, *OBJECTS)
+NAMES = (IN_HOOK, *OBJECTS, GUARD)
 
 
 def active_tiers(attached: Collection[str], host: Mapping[str, int]) -> tuple[str, ...]:
     """Names of what is in force, with or without an agent. *host*: ``struct aegis_host``."""
     links = set(attached)
     in_hook = (IN_HOOK,) if host["kill"] == lib.AEGIS_KILL_HOOK else ()
-    return *in_hook, *(name for name, programs in OBJECTS.items() if links >= set(programs))
+    objects = {name: set(programs) for name, programs in OBJECTS.items()}
+    objects[GUARD] = set(GUARD_PROGRAMS)
+    return *in_hook, *(name for name, programs in objects.items() if links >= programs)

@@ -106,7 +106,8 @@ def check(files: list[Path], config: Path, *, offline: bool) -> Result:
             usable.append(loaded)
             problems += too_large(loaded)
             names = () if offline else check_names(loaded.policy)
-            problems += in_order((*loaded.warnings, *lint(loaded), *names))
+            warnings = (*lint(loaded), *cannot_guard(loaded))
+            problems += in_order((*loaded.warnings, *warnings, *names))
     return Result(tuple(problems), tuple(usable))
 
 
@@ -116,6 +117,19 @@ def too_large(loaded: Loaded) -> Iterator[Problem]:
         compile_policy(loaded.policy, Resolution())
     except AegisError as error:
         yield Problem(Severity.ERROR, Where(loaded.files[0], 1), "", str(error))
+
+
+def cannot_guard(loaded: Loaded) -> Iterator[Problem]:
+    """The policy may be for another host, so it is no error."""
+    if not loaded.policy.settings.tamper_guard:
+        return
+    from aegis.bpf.tiers import lacking_lsm  # noqa: PLC0415  # seldom needed, and slow
+
+    lacking = lacking_lsm()
+    if lacking:
+        message = f"cannot be carried out on this host: {lacking}"
+        where = loaded.settings_places["tamper_guard"]
+        yield Problem(Severity.WARNING, where, "global.tamper_guard", message)
 
 
 def _as_json(result: Result) -> dict[str, object]:

@@ -2,6 +2,7 @@
 """``aegis status``: what is in force, read from the kernel, and who watches."""
 
 import argparse
+import contextlib
 import json
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from aegis import control
 from aegis.bpf.balance import balance, holds
 from aegis.bpf.coverage import TRAFFIC, Level
+from aegis.bpf.guard import is_pinned, require_aegis
+from aegis.bpf.pins import Pins
 from aegis.bpf.state import State, read_state
 from aegis.bpf.tiers import NAMES
 from aegis.cli.target import add_cgroup_option, chosen_instance
@@ -37,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     instance = chosen_instance(args)
-    state, agent = read_state(instance), agent_status(instance)
+    state, agent = find_state(instance), agent_status(instance)
     problems = list(find_problems(state, agent))
     if args.json:
         coverage = {traffic.name: traffic.level(state.attached).value for traffic in TRAFFIC}
@@ -50,6 +53,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_text(state, agent, problems)
     return 1 if problems else 0
+
+
+def find_state(instance: str) -> State:
+    """Read from the kernel; with tamper_guard, which would tell of us, by the agent.
+
+    :raises KernelError: when it cannot be read.
+    """
+    if not is_pinned(Pins(instance)):
+        return read_state(instance)
+    with contextlib.suppress(ControlError):
+        return State(**control.ask(instance, "state")["state"])
+    require_aegis(Pins(instance))
+    return read_state(instance)
 
 
 def agent_status(instance: str) -> dict[str, Any] | None:
@@ -120,6 +136,8 @@ def _print_text(state: State, agent: dict[str, Any] | None, problems: list[str])
         print(f"{'history ' + name:<17}{value:>14,}")
     for name, tier in explain_tiers(state, agent).items() if state.loaded else ():
         print(f"{name:<17}{'active' if tier['active'] else 'not active: ' + tier['reason']}")
+    if agent is not None and agent["refused"]:
+        print(f"{'tampering refused':<17}{sum(agent['refused'].values()):>14,}")
     _print_problems(problems)
     if state.loaded:
         _print_coverage(state, (Level.SEEN, Level.NOT_SEEN))

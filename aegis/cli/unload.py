@@ -12,12 +12,13 @@ from pathlib import Path
 from aegis import control
 from aegis.actions.notice import tell_nobody
 from aegis.bpf.cgroup import instance_name
+from aegis.bpf.guard import WAY_OUT, is_pinned
 from aegis.bpf.maps import Map
 from aegis.bpf.object import open_map, read_counters
 from aegis.bpf.pins import Pins, all_pins
 from aegis.bpf.sums import SUM_MAPS, KernelSums
 from aegis.cli.target import add_cgroup_option, present
-from aegis.errors import AegisError, ControlError
+from aegis.errors import AegisError, ControlError, KernelError
 from aegis.events.history import HISTORY_PATH
 from aegis.recording import Recorder
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         except ControlError as error:
             failed = error  # what is in force goes all the same
         keep_sums(instance, args.history)
-        removed[instance] = sum(pins.remove() for pins in all_pins(instance))
+        removed[instance] = remove(instance)
     if args.json:
         print(json.dumps({"removed": removed}))
     elif not any(removed.values()):
@@ -61,6 +62,19 @@ def run(args: argparse.Namespace) -> int:
     if failed is not None:
         raise failed
     return 0
+
+
+def remove(instance: str) -> int:
+    """Take it out of the kernel; return how many links and maps it was.
+
+    :raises KernelError: when the guard of an agent that was not asked to end is in force.
+    """
+    try:
+        return sum(pins.remove() for pins in all_pins(instance))
+    except PermissionError:
+        if any(is_pinned(pins) for pins in all_pins(instance)):
+            raise KernelError(WAY_OUT) from None
+        raise
 
 
 def keep_sums(instance: str, path: Path) -> None:

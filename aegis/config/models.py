@@ -124,6 +124,10 @@ class GlobalTable(Table):
         description="Whether a program with an [[app]] that blocks is refused sockets that"
         " another process hands it.",
     )
+    tamper_guard: bool = Field(
+        _SETTINGS.tamper_guard,
+        description="Whether nobody but Aegis may change its objects in the kernel, or end it.",
+    )
     script_timeout: Annotated[int, Field(ge=1, le=86400)] = Field(
         _SETTINGS.script_timeout, description="Seconds after which a hook script is ended."
     )

@@ -181,6 +181,7 @@ class Settings:
     inbound: bool = True
     sever_existing: bool = False
     deny_socket_fds: bool = False
+    tamper_guard: bool = False
     script_timeout: int = 30
     script_jobs: int = 4
     script_queue: int = 1000

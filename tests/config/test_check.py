@@ -164,3 +164,18 @@ def test_colours_on_a_terminal_only(bad: Path, extra: dict[str, str], coloured: 
     os.close(controller)
     assert b"app.prots" in out
     assert (b"\x1b[31m" in out) is coloured
+
+
+@pytest.mark.parametrize("wanted", ["true", "false"])
+def test_a_guard_that_this_host_cannot_have_is_a_warning(
+    etc: Etc,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+) -> None:
+    """With its place; unasked, the host is not looked at."""
+    monkeypatch.setattr("aegis.bpf.tiers.lacking_lsm", lambda: "bpf is not in the list")
+    file = etc.drop_in("guard.toml", f"[global]\ntamper_guard = {wanted}\n")
+    assert run(file) == 0
+    said = f"{file}:2:1: warning: global.tamper_guard: cannot be carried out on this host: bpf is"
+    assert (said in capsys.readouterr().out) is (wanted == "true")

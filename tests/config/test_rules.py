@@ -88,6 +88,7 @@ def test_defaults_are_those_of_the_contract(etc: Etc) -> None:
         inbound=True,
         sever_existing=False,
         deny_socket_fds=False,
+        tamper_guard=False,
         script_timeout=30,
         script_jobs=4,
         script_queue=1000,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aegis.bpf.tiers import ACTIVE_LSMS
 from tests.kernel import settings
 from tests.kernel.agent import Agent, aegis
 from tests.kernel.cgroup import ScratchCgroup, cgroup2_mount
@@ -144,6 +145,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             told = f"{report.duration:7.1f} {report.outcome} {report.when} {report.nodeid}\n"
             file.write(told + (report.longreprtext[-2000:] + "\n" if report.failed else ""))
 
+
+def _has_bpf_lsm() -> bool:
+    return ACTIVE_LSMS.exists() and "bpf" in ACTIVE_LSMS.read_text().strip().split(",")
+
+
+# In each guest it runs, and fails if the LSM is not active there.
+collect_ignore = [] if settings.AT_ROOT or _has_bpf_lsm() else ["test_guard.py"]
 
 # Without an agent first; then those that share one; then those that want their own.
 _ORDER = ["test_harness", "", "test_names", "test_life"]
