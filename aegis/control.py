@@ -61,8 +61,22 @@ def only_one(instance: str) -> Iterator[None]:
             raise ControlError(f"another agent already runs for {instance}")
         time.sleep(0.02)
     with lock:
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            remove_stale()
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def remove_stale() -> None:
+    """The files of agents that were killed: nobody holds those locks any more."""
+    for path in RUN.glob("*.lock"):
+        with contextlib.suppress(OSError):
+            lock = _try_lock(path)
+            if lock is not None:
+                with lock:
+                    socket_path(path.stem).unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
 
 
 def _try_lock(path: Path) -> TextIO | None:

@@ -41,6 +41,38 @@ def converse(client: Callable[[], Any]) -> Any:
         return asyncio.run(both())
 
 
+def leave_files(run_folder: Path, instance: str) -> list[Path]:
+    """As an agent that was killed."""
+    left = [run_folder / f"{instance}.lock", run_folder / f"{instance}.sock"]
+    run_folder.mkdir(exist_ok=True)
+    for path in left:
+        path.touch()
+    return left
+
+
+def test_files_of_a_killed_agent_go_and_of_a_running_one_stay(run_folder: Path) -> None:
+    """An instance whose cgroup is gone never comes again: whoever starts next cleans up."""
+    stale = leave_files(run_folder, "killed")
+    with control.only_one("running"):
+        socket_file = control.socket_path("running")
+        socket_file.touch()
+        with control.only_one("test"):
+            assert not any(path.exists() for path in stale)
+            assert control.running() == ["running", "test"]
+            assert socket_file.exists()
+        stale = leave_files(run_folder, "killed")
+        control.remove_stale()
+        assert not any(path.exists() for path in stale)
+        assert control.running() == ["running"]
+
+
+def test_a_failed_start_leaves_no_lock(run_folder: Path) -> None:
+    """Also when it ends by an exception."""
+    with pytest.raises(ControlError), control.only_one("test"):
+        raise ControlError("no")
+    assert not list(run_folder.iterdir())
+
+
 def test_a_request_is_answered() -> None:
     """One JSON line each way."""
     assert converse(lambda: control.ask("test", "reload")) == {"did": "reload"}
