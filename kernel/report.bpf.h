@@ -10,6 +10,7 @@
 
 #define SHARE_WINDOW_SHIFT 27	/* of nanoseconds: 134 ms */
 #define SHARE 2048		/* reports of a process in two, before it has to leave room */
+#define KEPT_FOR_PROOF (64 * sizeof(struct aegis_event))	/* see canary.bpf.h */
 #define KILL_AGAIN_NS 100000000ULL	/* to ask again for a kill that did not happen yet */
 
 /* From the task: the helper is not to be had in every hook. */
@@ -79,7 +80,7 @@ static __always_inline void emit_flow(struct aegis_event *event, const struct fl
  * A quarter of the ring is for those that report little: one noisy process does not lose
  * the events of others. Counted loosely: by a process's threads at once, some are missed.
  */
-static __always_inline bool over_share(struct aegis_proc *proc, __u64 now)
+static __always_inline bool over_share(struct aegis_proc *proc, __u64 now, __u64 waiting)
 {
 	__u32 window = now >> SHARE_WINDOW_SHIFT, used = READ_ONCE(proc->share_used) + 1;
 
@@ -88,8 +89,17 @@ static __always_inline bool over_share(struct aegis_proc *proc, __u64 now)
 		used /= 2;	/* who was noisy a moment ago still is */
 	}
 	WRITE_ONCE(proc->share_used, used);
-	return used > SHARE &&
-	       bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > AEGIS_RING_BYTES / 4 * 3;
+	return used > SHARE && waiting > AEGIS_RING_BYTES / 4 * 3;
+}
+
+/* The last of the ring is nobody's but the self-test's: a flood must not make it fail. */
+static __always_inline bool has_room(struct aegis_proc *proc, __u64 now, enum aegis_kill kill)
+{
+	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+
+	if (waiting > AEGIS_RING_BYTES - KEPT_FOR_PROOF)
+		return false;
+	return kill || !over_share(proc, now, waiting);
 }
 
 static __always_inline bool
@@ -99,7 +109,7 @@ emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *co
 {
 	struct aegis_event *event = NULL;
 
-	if (kill || !over_share(proc, now))
+	if (has_room(proc, now, kill))
 		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
 		count(AEGIS_COUNTER_LOST);
