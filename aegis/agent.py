@@ -104,6 +104,7 @@ class Agent:
             facts, recorder = self._make_lanes(loaded.policy)
             await self._confirming.start(loaded.policy)
             kernel.attach()
+            await recorder.inherit(kernel.inherited)
             self._server = await control_server.serve(self.instance, self._requests.handle)
             self._reloading.tell_uncovered()
             self._guarding.start()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aegis.actions.notice import Tell
+from aegis.bpf.inherit import Inherited
 from aegis.bpf.sums import KernelSums
 from aegis.errors import HistoryDamagedError, HistoryError
 from aegis.events.history import History, boot_id, clock_offset_ns, move_aside
@@ -37,12 +38,26 @@ class Recorder:
         self._sums = sums
         self._decided = decided
         self._tell = tell
-        self._origin = f"{boot_id()}:{sums.map_id}"
+        self._origin = _origin(sums)
+        self._inherited: list[Inherited] = []
         self._history: History | None = None
         self._seen = -1  # decisions when the last epoch was closed
         self._lock = threading.Lock()  # a cancelled task's thread goes on
         self._forget_at = 0.0
         self._offset_ns = clock_offset_ns()
+
+    async def inherit(self, inherited: list[Inherited]) -> None:
+        """Take these along and remove them, now or as soon as the file can be written."""
+        for one in inherited:
+            if one.sums is not None:
+                self._inherited.append(one)
+                continue
+            one.remove()
+            if one.is_lost:
+                message = "not in history: sums of another version, in another form"
+                self._tell("history-lost", message, {"event": {"outcome": "failure"}})
+        if self._inherited:
+            await self.record()
 
     async def record_forever(self) -> None:
         """Sweep again and again, until cancelled."""
@@ -102,6 +117,9 @@ class Recorder:
     def _sweep_alone(self) -> int:
         if self._history is None:
             self._history = History(self.path)
+        while self._inherited:
+            take_all(self._inherited[0], self._history)
+            self._inherited.pop(0).remove()
         now = self._sums.epoch()
         if now.untaken == now.current:  # else a closed one waits since the last failure, or agent
             decided = self._decided()
@@ -135,3 +153,16 @@ class Recorder:
         if due or history.rows() > rows:
             # A tenth below: the next sweeps of a flood then need not do it again.
             history.forget(before=before, rows=rows - rows // 10)
+
+
+def take_all(one: Inherited, history: History) -> None:
+    """What is safe already is left out: none of its programs runs any more."""
+    if one.sums is None:
+        return
+    one.sums.close_epoch()
+    current, closed, offset = one.sums.epoch().current, one.sums.read_closed(), clock_offset_ns()
+    history.take(_origin(one.sums), closed, one.sums.programs, untaken=current, offset_ns=offset)
+
+
+def _origin(sums: KernelSums) -> str:
+    return f"{boot_id()}:{sums.map_id}"

@@ -13,6 +13,7 @@ from aegis.bpf import adopt, guard, probe
 from aegis.bpf.cgroup import cgroup2_mount, instance_name, open_cgroup
 from aegis.bpf.evidence import Evidence
 from aegis.bpf.generation import index_key
+from aegis.bpf.inherit import Inherited, inherit, mark
 from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, check
 from aegis.bpf.object import MAPS, UNKEYED_MAPS, BpfObject, read_counters
@@ -70,6 +71,7 @@ class Kernel:
         self._tiers: Tiers | None = None
         self.guard: guard.Guard | None = None
         self.tiers: tuple[Tier, ...] = ()
+        self.inherited: list[Inherited] = []
         self.settled: Callable[[Tables, int], object] = _nobody_asks
 
     @property
@@ -216,9 +218,11 @@ class Kernel:
         if not self.object.adopted:
             adopt.keep(self.object, self.pins)
         adopt.forget_others(self.pins)
+        mark(self.pins)
         self.pins.complete()
         for other in self.pins.others():
-            other.remove()
+            self._adopted = True  # something was in force before: it is not taken back any more
+            self.inherited.append(inherit(other))
 
     def _seed_sockets(self) -> None:
         seed = self.object.program_fd("aegis_seed_sockets")

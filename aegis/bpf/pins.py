@@ -122,6 +122,13 @@ class Pins:
                 folder.rmdir()
         return count
 
+    def detach(self) -> None:
+        """Detach every link; the maps stay pinned. Nobody may adopt it any more."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / COMPLETE).rmdir()
+        for name in _names(self.folder / "links"):
+            self.remove_link(name)
+
     def remove_link(self, name: str) -> None:
         """Detach one link, if it is there, and remove its pin."""
         self._detach(self.link_path(name))

@@ -13,14 +13,15 @@ from aegis import control
 from aegis.actions.notice import tell_nobody
 from aegis.bpf.cgroup import instance_name
 from aegis.bpf.guard import WAY_OUT, is_pinned
+from aegis.bpf.inherit import inherit
 from aegis.bpf.maps import Map
 from aegis.bpf.object import open_map, read_counters
 from aegis.bpf.pins import Pins, all_pins
 from aegis.bpf.sums import SUM_MAPS, KernelSums
 from aegis.cli.target import add_cgroup_option, present
 from aegis.errors import AegisError, ControlError, KernelError
-from aegis.events.history import HISTORY_PATH
-from aegis.recording import Recorder
+from aegis.events.history import HISTORY_PATH, History
+from aegis.recording import Recorder, take_all
 
 STOP_S = 30.0
 ANSWER_S = 5.0
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         except ControlError as error:
             failed = error  # what is in force goes all the same
         keep_sums(instance, args.history)
-        removed[instance] = remove(instance)
+        removed[instance] = remove(instance, args.history)
+    control.remove_stale()
     if args.json:
         print(json.dumps({"removed": removed}))
     elif not any(removed.values()):
@@ -64,12 +66,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def remove(instance: str) -> int:
+def remove(instance: str, history: Path) -> int:
     """Take it out of the kernel; return how many links and maps it was.
 
     :raises KernelError: when the guard of an agent that was not asked to end is in force.
     """
     try:
+        keep_others(instance, history)
         return sum(pins.remove() for pins in all_pins(instance))
     except PermissionError:
         if any(is_pinned(pins) for pins in all_pins(instance)):
@@ -93,6 +96,19 @@ def keep_sums(instance: str, path: Path) -> None:
     finally:
         for table in maps.values():
             os.close(table.fd)
+
+
+def keep_others(instance: str, path: Path) -> None:
+    """The same of programs of another layout, as far as their sums can be read."""
+    for pins in Pins(instance).others() if path.exists() else []:
+        one = inherit(pins)
+        try:
+            with contextlib.closing(History(path)) as history:
+                take_all(one, history)
+        except (AegisError, OSError) as error:
+            print(f"aegis unload: not in history: {error}", file=sys.stderr)
+        finally:
+            one.close()
 
 
 def stop_agent(instance: str) -> None:

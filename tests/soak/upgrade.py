@@ -74,20 +74,33 @@ def run(count: int, seed: int) -> Result:
         last, running = "this", scene.run()
         running.wait()
         prober = scene.prober()
-        for _ in range(count):
-            # As a package does: the old agent ends, its policy goes on, the new one comes.
-            number = choose.choice([signal.SIGTERM, signal.SIGKILL])
-            running.end(number)
+        for number in range(count):
+            # As a package does: the old agent ends, its policy goes on, the new one comes. One that
+            # was killed leaves sums: those of another layout are taken in the first two.
+            killed = number < 2 or choose.random() < 0.5
+            running.end(signal.SIGKILL if killed else signal.SIGTERM)
             following = choose.choice([name for name in builds if name != last])
+            if number < 2:
+                following = ("other-layout", "this")[number]
             running = scene.run("/usr/bin/env", f"PYTHONPATH={builds[following]}")
             running.wait()
             taken[f"{last} to {following}"] += 1
             last = following
             _check_pins(scene)
         prober.close()
+        running.end(signal.SIGTERM)
+        taken_in = scene.in_history()
+    decided = sum(prober.total[name] for name in ("refused", "out"))
+    if taken_in < decided:
+        raise SoakError(f"{decided} decisions, {taken_in} of them in history")
     wrong = prober.total["passed"] + prober.total["stopped"]
     told = ", ".join(f"{way} {times}" for way, times in sorted(taken.items()))
-    return Result(wrong == 0, f"upgrade: {count} upgrades (seed {seed}: {told}), {prober.said()}")
+    return Result(
+        wrong == 0,
+        f"upgrade: {count} upgrades (seed {seed}: {told}), {prober.said()}; "
+        f"history has each decision, {taken_in:,} for {decided:,}: where two layouts overlap, "
+        "both count",
+    )
 
 
 def _check_pins(scene: Scene) -> None:
