@@ -108,12 +108,12 @@ class Agent:
             self._server = await control_server.serve(self.instance, self._requests.handle)
             self._reloading.tell_uncovered()
             self._guarding.start()
+            self._watch(facts, recorder)
+            self._tasks.spawn(self._sweep_existing(facts))
+            self._tasks.spawn(self._confirming.warn())
         except BaseException:
             kernel.abandon()
             raise
-        self._watch(facts, recorder)
-        self._tasks.spawn(self._sweep_existing(facts))
-        self._tasks.spawn(self._confirming.warn())
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
         self._parts.say("aegis: ready")
 
