@@ -23,7 +23,7 @@ from vmtests.fetch import STATE
 from vmtests.vm import CPUS, MEMORY, PROCESSOR
 
 REPORT = STATE / "report" / "boot"
-TIME_LIMIT = 400.0
+TIME_LIMIT = 1200.0  # a machine that does other things besides takes five minutes
 TOUR_LIMIT = 1500.0
 # What each boot finds, in turn; the first is that of a host just installed.
 KINDS = ("none", "good", "broken", "damaged", "off", "good", "broken-and-none", "off-file")
@@ -166,7 +166,11 @@ def main() -> int:
     if args.tour:
         done = boot(REPORT, "none", f"aegis-test.do={args.tour}", TOUR_LIMIT)
         print(json.dumps(done.told, indent=1))
-        return 1 if "error" in done.told else 0
+        steps = dict(done.told.get("tour", {}))
+        wrong = [f"{name}: {step['wrong']}" for name, step in steps.items()
+                 if isinstance(step, dict) and step.get("wrong")]  # fmt: skip
+        print("\n".join(wrong) or f"{args.tour}: nothing wrong; {done.seconds:.0f} s")
+        return 1 if wrong or "error" in done.told else 0
     failed = 0
     for number in range(1, args.boots + 1):
         kind, following = KINDS[(number - 1) % len(KINDS)], KINDS[number % len(KINDS)]

@@ -1,218 +1,264 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each system call of a start, of the loop and of an end fails once, by strace.
+"""Each system call of a start, of the loop, of a reload, of an end and of `aegis load` fails once.
 
-An agent is stopped before its first own call, everything imported. A first run is recorded;
-each call in it whose path or constants differ from those before is a site: where a loop makes
-thousands of the same, its first one fails. Left out: what Python and the C library
-cannot live without (memory, futexes, signals, ends) - no program's code sees those fail.
+A site is a place in the code: the call, those in C that made it, those in Python. A first run
+of each scene records them; then each fails the first time it is passed, and where it is passed
+more often another time, too, in the middle. Several agents at a time, each in its own cgroup.
 """
 
 import contextlib
+import json
 import os
+import queue
 import random
-import re
-import select
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.kernel.programs import Talk
+from tests.soak import faulty
+from tests.soak.faulty import Command, Plan, Site, Zygote
 from tests.soak.scene import DENIED, PROBER, READY, Result, Scene, SoakError
 
-LONG, SHORT = 0, 3  # sites; 0: every one
-_PATIENCE = 40.0
+LONG, SHORT = 0, 40  # sites; 0: every one
+_WORKERS, _FEW = 6, 3
 _LOOP_S = 1.3  # long enough for each thing that is done every second
-_NOT_OURS = (
-    "brk mmap munmap mprotect mremap madvise futex rt_sigaction rt_sigprocmask rt_sigreturn "
-    "sigaltstack exit exit_group set_robust_list rseq set_tid_address restart_syscall gettid "
-    "getpid sched_yield arch_prctl prlimit64"
-)
-_CALL = re.compile(r"^(\d+) +(\w+)\((.*)")
-_TELLING = re.compile(r'"/[^"]*"|[A-Z][A-Z_]{3,}')  # paths, and names of constants
-
-# Stops itself when all is imported; what comes then is the agent's own doing.
-_LAUNCHER = """
-import os, signal, sys
-import aegis.agent, aegis.cli.main, aegis.cli.run
-import concurrent.futures.thread, encodings.idna, stringprep
-os.kill(os.getpid(), signal.SIGSTOP)
-sys.exit(aegis.cli.main.main())
-"""
+_RELOADED = "aegis: reload"
+_FORMS = ("tcp", "udp-connect", "udp-send", "udp-sendmsg")
+# A start with nothing in force; one that finds an agent's pins; the loader at boot, twice.
+SCENES = ("start", "adopt", "load", "load-files")
+_WELL_KNOWN = ("epoll_create1", "socketpair", "sendto", "clone3", "newfstatat")
 
 
 @dataclass(frozen=True)
-class Site:
-    """The *number*-th call of that name; *adopted*: in a start that finds an agent's pins."""
+class Fault:
+    scene: str
+    site: Site
 
-    call: str
-    number: int
-    adopted: bool
-
-
-# Where something was wrong once: tried each time.
-FOUND = tuple(
-    Site(call, 1, adopted=False) for call in ("clone3", "epoll_create1", "socket", "socketpair")
-)
+    def __str__(self) -> str:
+        site = self.site
+        return f"{self.scene}: {site.call} no. {site.nth} at {site.where or 'C'}"
 
 
-class _Traced:
-    """An agent under strace, which records, or has *site* fail."""
-
-    def __init__(self, scene: Scene, site: Site | None, record: Path | None = None) -> None:
-        command = [sys.executable, "-c", _LAUNCHER, "run", "-c", str(scene.policy), "--json"]
-        command += ["--log", str(scene.log), "--history", str(scene.history)]
-        command += ["--cgroup", str(scene.place)]
-        self.said = ""
-        self.agent = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, cwd="/",
-        )  # fmt: skip
-        os.waitid(os.P_PID, self.agent.pid, os.WSTOPPED | os.WNOWAIT)
-        words = ["strace", "-f", "-p", str(self.agent.pid), "-o", str(record or "/dev/null")]
-        if site is not None:
-            words += ["-e", f"trace={site.call}"]
-            words += ["-e", f"inject={site.call}:error=EIO:when={site.number}"]
-        self._strace = subprocess.Popen(words, stderr=subprocess.PIPE)
-        assert self._strace.stderr is not None
-        if b"attached" not in self._strace.stderr.readline():
-            raise SoakError("strace does not attach here")
-        self.agent.send_signal(signal.SIGCONT)
-
-    def wait(self) -> str:
-        """``ready``, ``ended`` or ``hangs``."""
-        end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end:
-            if READY in self.said:
-                return "ready"
-            if self._read() == b"":
-                return "ready" if READY in self.said else "ended"
-        return "hangs"
-
-    def _read(self) -> bytes | None:
-        """More of what it says; empty at its end, None: nothing for now."""
-        assert self.agent.stderr is not None
-        if not select.select([self.agent.stderr], [], [], 0.5)[0]:
-            return None if self.agent.poll() is None else b""
-        piece = os.read(self.agent.stderr.fileno(), 65536)
-        self.said += piece.decode(errors="replace")
-        return piece
-
-    def end(self) -> int:
-        """Its exit code after SIGTERM."""
-        with contextlib.suppress(ProcessLookupError):
-            self.agent.send_signal(signal.SIGTERM)
-        end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end and self._read() != b"":
-            pass
-        if self.agent.poll() is None and time.monotonic() >= end:
-            self.said += "\n(does not end)"
-            self.agent.kill()
-        code = self.agent.wait()
-        self._strace.communicate()
-        return code
+@dataclass(frozen=True)
+class Outcome:
+    word: str
+    wrong: str = ""
 
 
-def _sites(scene: Scene, *, adopted: bool) -> list[Site]:
-    """Of one start, a second of its loop, and its end."""
-    record = scene.folder / f"trace-{adopted}"
-    traced = _Traced(scene, None, record)
-    if traced.wait() != "ready":
-        raise SoakError(f"no start under strace: {traced.said}")
-    time.sleep(_LOOP_S)
-    traced.end()
-    counts: Counter[tuple[str, str]] = Counter()
-    found: dict[tuple[str, str], Site] = {}
-    for line in record.read_text(errors="replace").splitlines():
-        match = _CALL.match(line)
-        if match is None or match[2] in _NOT_OURS.split():
-            continue
-        tracee, call, arguments = match.groups()
-        counts[tracee, call] += 1
-        shape = " ".join(_TELLING.findall(arguments.partition(") = ")[0]))
-        shape = re.sub(r"\d+", "0", shape)
-        found.setdefault((call, shape), Site(call, counts[tracee, call], adopted))
-    return list(found.values())
+class Bench:
+    """One cgroup, network and prober; one fault after the other."""
 
+    def __init__(self, stack: contextlib.ExitStack, library: Path, numbers: dict[str, int]) -> None:
+        self.scene = stack.enter_context(Scene())
+        left_out = [numbers[name] for name in faulty.NEVER_FAIL.split() if name in numbers]
+        self._zygote = stack.enter_context(closing(Zygote(library, left_out)))
+        self.plan = stack.enter_context(closing(Plan(numbers)))
+        self._talk: Talk = self.scene.programs.talk(self.scene.workshop.install(PROBER))
+        self._good = self.scene.folder / "last-good"
+        self._kept = b""
 
-class _Bench:
-    """One site after the other."""
+    def _words(self, name: str) -> list[str]:
+        scene = self.scene
+        place = ["-c", str(scene.policy), "--cgroup", str(scene.place)]
+        place += ["--last-good", str(self._good)]
+        if name.startswith("load"):
+            return ["load", *place]
+        files = ["--log", str(scene.log), "--history", str(scene.history)]
+        return ["run", *place, *files, "--json"]
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self._talk: Talk = scene.programs.talk(scene.workshop.install(PROBER))
-        self.outcomes: Counter[str] = Counter()
+    def _refused(self) -> set[bool]:
+        return {not self._talk.reaches(form, "127.0.0.1", DENIED) for form in _FORMS}
 
-    def _is_refused(self) -> bool:
-        return not self._talk.reaches("udp-connect", "127.0.0.1", DENIED)
+    def _status(self) -> dict[str, object]:
+        code, said = self._zygote.run("status", "--json", "--cgroup", str(self.scene.place))
+        try:
+            answer: dict[str, object] = json.loads(said)
+        except ValueError:
+            raise SoakError(f"status: {code} {said}") from None
+        return answer
 
-    def prepare(self, *, adopted: bool) -> None:
-        """Nothing in force, or what an agent left."""
-        self._scene.unload()
-        if adopted:
-            run = self._scene.run()
-            run.wait()
-            run.end(signal.SIGTERM)
+    def prepare(self, name: str) -> None:
+        """Nothing in force, or what an agent left; of the last good policy, what is called for."""
+        if name == "adopt" and self._refused() == {True} and self._status()["attached"]:
+            return
+        code, said = self._zygote.run("unload", "--cgroup", str(self.scene.place))
+        if code:
+            raise SoakError(f"unload: {said}")
+        if name == "adopt" or not self._kept:
+            run = self._zygote.start(self._words("start"))
+            if not run.wait(READY):
+                raise SoakError(f"no start: {run.said}")
+            run.signal(signal.SIGTERM)
+            run.end()
+            self._kept = self._kept or self._good.read_bytes()
+            if name != "adopt":
+                self.prepare(name)
+        self._good.unlink(missing_ok=True)
+        if name == "load":
+            self._good.write_bytes(self._kept)
+            self._good.chmod(0o600)
 
-    def fail(self, site: Site) -> str | None:
-        """What is wrong after that site failed, if anything."""
-        if not site.adopted or not self._is_refused():
-            self.prepare(adopted=site.adopted)
-        traced = _Traced(self._scene, site)
-        came_to, wrong = traced.wait(), None
-        if came_to == "ready":
+    def play(
+        self, name: str, at_ready: Callable[[], object] = bool
+    ) -> tuple[Command, int, str, str]:
+        """The command, its exit code, what it came to and what was wrong meanwhile."""
+        command = self._zygote.start(self._words(name), self.plan)
+        if name.startswith("load"):
+            return command, command.end(), "ended", ""
+        came_to, wrong = "ended", ""
+        if command.wait(READY):
+            came_to = "ready"
+            at_ready()
+            self._talk.reaches("tcp", "127.0.0.1", DENIED)
+            command.signal(signal.SIGHUP)
+            command.wait(_RELOADED)
+            self._talk.reaches("udp-connect", "127.0.0.1", DENIED)
             time.sleep(_LOOP_S)
-            if traced.agent.poll() is None:
-                wrong = self._judge_running()
-        code = traced.end()
-        self.outcomes[came_to if code == 0 or came_to != "ready" else "ended later"] += 1
-        return wrong or self._judge_ended(site, traced, came_to, code)
+            if not command.ended and not command.hung:
+                wrong = self._judge_state(must_be_refused=False)
+            command.signal(signal.SIGTERM)
+        return command, command.end(), came_to, wrong
 
-    def _judge_running(self) -> str | None:
+    def _judge_state(self, *, must_be_refused: bool) -> str:
         """Enforcing, or saying that it is not."""
-        problems = self._scene.status()["problems"]
-        return None if self._is_refused() or problems else "ready, but does not enforce"
+        refused = self._refused()
+        if len(refused) > 1 or (must_be_refused and refused != {True}):
+            return f"refused: {refused}"
+        if refused == {True} or self._status()["problems"]:
+            return ""
+        return "does not enforce, and status says nothing"
 
-    def _judge_ended(self, site: Site, traced: _Traced, came_to: str, code: int) -> str | None:
-        said = traced.said
-        if came_to == "hangs" or "(does not end)" in said:
-            return f"hangs: {said}"
+    def sites(self, name: str) -> list[Fault]:
+        """Of one that adopts only those up to "ready": from then on it is like any other."""
+        self.prepare(name)
+        self.plan.record()
+        first: dict[Site, int] = {}
+        command, code, came_to, wrong = self.play(name, lambda: first.update(self.plan.recorded()))
+        if code or wrong or (came_to != "ready" and name in ("start", "adopt")):
+            raise SoakError(f"{name}, nothing failing: {code} {came_to} {wrong} {command.said}")
+        found = []
+        for site, times in (first if name == "adopt" else self.plan.recorded()).items():
+            found.append(Fault(name, site))
+            if times > 1:
+                found.append(Fault(name, replace(site, nth=times // 2 + 1)))
+        return sorted(found, key=lambda fault: (fault.site.call, fault.site.where, fault.site.nth))
+
+    def fail(self, fault: Fault) -> Outcome:
+        self.prepare(fault.scene)
+        self.plan.fail(fault.site)
+        command, code, came_to, wrong = self.play(fault.scene)
+        if not self.plan.was_hit:
+            return Outcome("not reached", wrong)
+        word = came_to if code == 0 or came_to != "ready" else "ended later"
+        return Outcome(word, wrong or self._judge(fault, command, came_to, code))
+
+    def _judge(self, fault: Fault, command: Command, came_to: str, code: int) -> str:
+        said = command.said
+        if command.hung:
+            return f"hangs: {said!r}"
         if "Traceback" in said or "Exception ignored" in said:
             return f"a traceback: {said}"
         if code and "aegis: " not in said.replace(READY, ""):
             return f"exit code {code} without a clear line: {said!r}"
-        state = self._scene.status()
-        refused = self._is_refused()
-        if site.adopted and not refused:
-            return f"what was in force is not any more: {said}"
-        if came_to == "ended" and not site.adopted and (refused or state["loaded"]):
-            return f"half of a start stays: {state['attached']} {said}"
-        if not refused and not state["problems"]:
-            return "not enforced, and status says nothing"
-        return None
+        governed = fault.scene == "adopt" or (fault.scene != "start" and code == 0)
+        wrong = self._judge_state(must_be_refused=governed)
+        if wrong:
+            return f"exit code {code}: {wrong}: {said!r}"
+        if came_to == "ended" and code and fault.scene != "adopt":
+            state = self._status()
+            if state["loaded"] or state["attached"]:
+                return f"exit code {code}, half of it stays: {state['attached']} {said!r}"
+        return ""
+
+
+class _Work:
+    """What is to be done by several at a time, and what came of it."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self._queue: queue.SimpleQueue[Fault] = queue.SimpleQueue()
+        for fault in faults:
+            self._queue.put(fault)
+        self.words: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self.broken: list[BaseException] = []
+
+    def take(self, bench: Bench) -> None:
+        with contextlib.suppress(queue.Empty):
+            while not self.broken:
+                fault = self._queue.get_nowait()
+                try:
+                    outcome = bench.fail(fault)
+                    if outcome.word == "not reached" and not outcome.wrong:
+                        outcome = bench.fail(fault)
+                except BaseException as error:
+                    error.add_note(str(fault))
+                    self.broken.append(error)
+                    return
+                self.words[outcome.word] += 1
+                if not self.words.total() % 250:
+                    print(f"{self.words.total()} sites done", file=sys.stderr, flush=True)
+                if outcome.wrong:
+                    self.failed.append(f"{fault}: {outcome.wrong}")
+                    print(self.failed[-1], file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _benches(count: int) -> Iterator[list[Bench]]:
+    numbers = faulty.calls()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(Scene()).folder
+        library = faulty.build(folder)
+        yield [Bench(stack, library, numbers) for _ in range(count)]
+
+
+def _all(bench: Bench) -> list[Fault]:
+    """Those of every scene; the loader's once, with a last good policy or without."""
+    faults = [fault for name in SCENES[:3] for fault in bench.sites(name)]
+    known = {fault.site for fault in faults if fault.scene == "load"}
+    faults += [fault for fault in bench.sites(SCENES[3]) if fault.site not in known]
+    only = os.environ.get("AEGIS_SOAK_ONLY", "")  # a part of what is printed of one
+    return [fault for fault in faults if only in str(fault)]
+
+
+def _some(faults: list[Fault], count: int, seed: int) -> list[Fault]:
+    """*count* of them, and of each call that did harm once the first."""
+    known = [
+        next(f for f in faults if f.site.call == call and f.scene == "start")
+        for call in _WELL_KNOWN
+        if any(f.site.call == call and f.scene == "start" for f in faults)
+    ]
+    return known + random.Random(seed).sample(faults, min(count, len(faults)))  # noqa: S311
 
 
 def run(count: int, seed: int) -> Result:
     """*count* sites out of all there are; 0: every one."""
-    with Scene() as scene:
-        bench = _Bench(scene)
-        sites: list[Site] = []
-        for adopted in (False, True):
-            bench.prepare(adopted=adopted)
-            sites += _sites(scene, adopted=adopted)
-        total = len(sites)
+    with _benches(
+        _FEW if count else int(os.environ.get("AEGIS_SOAK_WORKERS", _WORKERS))
+    ) as benches:
+        faults = _all(benches[0])
+        total = len(faults)
         if count:
-            sites = random.Random(seed).sample(sites, min(count, total))  # noqa: S311
-            sites = sorted({*FOUND, *sites}, key=lambda site: (site.adopted, site.call))
-        failed = []
-        for site in sites:
-            wrong = bench.fail(site)
-            if wrong is not None:
-                failed.append(f"{site}: {wrong}")
-                print(failed[-1], file=sys.stderr, flush=True)
-        told = ", ".join(f"{word} {times}" for word, times in sorted(bench.outcomes.items()))
-    line = f"faults: {len(sites)} of {total} sites (seed {seed}) failed once: {told}; "
-    return Result(not failed, line + f"{len(failed)} wrong")
+            faults = _some(faults, count, seed)
+        work = _Work(faults)
+        threads = [threading.Thread(target=work.take, args=(bench,)) for bench in benches]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if work.broken:
+            raise work.broken[0]
+    told = ", ".join(f"{word} {times}" for word, times in sorted(work.words.items()))
+    line = f"faults: {len(faults)} of {total} sites (seed {seed}) failed once: {told}; "
+    kinds = {
+        "hangs": "hangs", "tracebacks": "a traceback", "without a clear line": "clear line",
+        "half-enforcing without a word": "enforce",
+    }  # fmt: skip
+    counts = [f"{sum(word in text for text in work.failed)} {name}" for name, word in kinds.items()]
+    return Result(not work.failed, line + f"{len(work.failed)} wrong: " + ", ".join(counts))
