@@ -107,10 +107,10 @@ class Agent:
             await recorder.inherit(kernel.inherited)
             self._server = await control_server.serve(self.instance, self._requests.handle)
             self._reloading.tell_uncovered()
-            self._guarding.start()
             self._watch(facts, recorder)
             self._tasks.spawn(self._sweep_existing(facts))
             self._tasks.spawn(self._confirming.warn())
+            self._guarding.start()
         except BaseException:
             kernel.abandon()
             raise
