@@ -46,7 +46,7 @@ class Agent:
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
         self._proving = Proving(parts, self._reloading.lock)
-        self._guarding = Guarding(parts, self._reloading)
+        self._guarding = Guarding(parts, self._reloading, view.flush)
         self._requests = Requests(
             parts, self._reloading, self._confirming, self._health, stop=self._stopping.set
         )

@@ -6,7 +6,7 @@ otherwise does not: only the next agent, which systemd starts, is let to it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aegis.bpf.guard import GUARD, Refusal, refusals_by
@@ -20,9 +20,10 @@ TOLD_MAX = 10  # a look: what is over is one line
 
 
 class Guarding:
-    """Follows the policy in force."""
+    """Follows the policy in force. *flush* writes what was told."""
 
-    def __init__(self, parts: Parts, reloading: Reloading) -> None:
+    def __init__(self, parts: Parts, reloading: Reloading, flush: Callable[[], object]) -> None:
+        self._flush = flush
         self._parts = parts
         self._reloading = reloading
         self._late = False  # asked for after the start, and that was told
@@ -98,6 +99,9 @@ class Guarding:
         left = sum(map(len, list(told.values())[TOLD_MAX:]))
         if left:
             self._tell("tamper-refused", f"{left} more were refused", "success")
+        if told:
+            self._parts.reactions.flush()
+            self._flush()
 
     def _tell_refusal(self, refusals: list[Refusal]) -> None:
         first = refusals[0]

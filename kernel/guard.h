@@ -28,13 +28,14 @@ struct aegis_guarded {
 	__u32 pad;
 };
 
-/* Who a process is to the guard. From KEEPER on it keeps the guard up. */
+/* Who a process is to the guard. KEEPER and AEGIS keep it up. */
 enum aegis_guardian_kind {
 	AEGIS_GUARDIAN_OF_INIT = 1,	/* forked by PID 1, has not executed what it is to be */
 	AEGIS_GUARDIAN_OF_KEEPER = 2,	/* forked by who started the agent, has not executed yet */
 	AEGIS_GUARDIAN_OF_AEGIS = 3,	/* forked by Aegis: it is Aegis until it executes */
 	AEGIS_GUARDIAN_KEEPER = 4,	/* started the agent, and is not PID 1 */
 	AEGIS_GUARDIAN_AEGIS = 5,
+	AEGIS_GUARDIAN_GONE = 6,	/* a keeper that has ended: its last signal may come yet */
 };
 
 struct aegis_guardian {			/* key: tgid */

@@ -8,6 +8,7 @@ Everything is a number, asked of the kernel.
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,15 @@ PROGRAMS = (
     *("aegis_guard_inode", "aegis_guard_rename", "aegis_guard_chmod", "aegis_guard_chown"),
     *("aegis_guard_umount", "aegis_guard_mount", "aegis_guard_move"),
     *("aegis_guard_kill", "aegis_guard_sigio", "aegis_guard_trace", "aegis_guard_limit"),
-    "aegis_guard_open",
+    *("aegis_guard_open", "aegis_guard_moved"),
 )
 NOT_ASKED_FOR = "not asked for: [global] tamper_guard is false"
 WAY_OUT = (
     "tamper_guard is in force, and this is not Aegis to it: only systemd starts an agent that is "
     "(systemctl start aegis), which then ends and unloads as always; or boot with aegis=off"
 )
+FOLDER = "guard"  # of pins, beside those of maps and links
+TOLD = ("refusals", "refused")
 UNIT = "/system.slice/aegis.service"
 ABOVE, OURS = 1, 2  # how a mount, a directory of pins or a cgroup is guarded
 WHAT = {
@@ -93,21 +96,40 @@ class Guard:
         :raises KernelError: when this kernel does not let it run.
         """
         self._programs.share(self._main)
+        self._reuse_told()
         self._programs.load()
+        self._pin_told()
         self._ring = Ring(self._programs.map_fd("refusals"), "aegis_refusal")
         self._write_row()
         self._enter_guardians()
         for name in PROGRAMS:
             self._links[name] = self._programs.attach_tracing(name)
         self._see_running()
-        for name, fd in self._links.items():
-            self._pins.pin(fd, self._pins.link_path(name))
         self._table("guarded").fill(
             [
                 (layout("aegis_guarded").pack(kind=kind, number=number), index_key(how))
                 for (kind, number), how in self._things(links, programs).items()
             ]
         )
+        self._see_ourselves()  # before any of it is pinned: it would be there to stay
+        for name, fd in self._links.items():
+            self._pins.pin(fd, self._pins.link_path(name))
+            self.add_link(fd, self._pins.link_path(name))
+
+    def _reuse_told(self) -> None:
+        """What was refused while no agent ran is in there, and not told yet."""
+        for name in TOLD:
+            fd = lib.aegis_get_pinned(os.fsencode(self._pins.folder / FOLDER / name))
+            if fd >= 0:
+                with contextlib.suppress(KernelError):  # another version's
+                    self._programs.reuse(name, fd)
+                os.close(fd)
+
+    def _pin_told(self) -> None:
+        folder = self._pins.folder / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for name in TOLD:
+            self._pins.pin(self._programs.map_fd(name), folder / name)
 
     def _write_row(self) -> None:
         by_init = _own_cgroup() == UNIT and os.getppid() == 1
@@ -138,6 +160,13 @@ class Guard:
         runs = self._change_row(tester=0)["runs"] - runs
         if not runs:
             raise KernelError("aegis_guard_bpf was loaded and attached, but does not run")
+
+    def _see_ourselves(self) -> None:
+        """Our number and start are another process's where there is a process namespace between."""
+        fd = lib.aegis_get_pinned(os.fsencode(self._pins.map_path("active")))
+        if fd < 0:
+            raise KernelError("the guard does not take this process for Aegis: in a container?")
+        os.close(fd)
 
     def _change_row(self, **values: int) -> dict[str, int]:
         row = layout("aegis_guard")
@@ -214,6 +243,9 @@ def lift(pins: Pins) -> None:
     """Also one that an earlier agent left; whoever holds none of its links."""
     for name in PROGRAMS:
         pins.remove_link(name)
+    folder = pins.folder / FOLDER
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def is_pinned(pins: Pins) -> bool:

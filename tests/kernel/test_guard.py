@@ -10,84 +10,24 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from aegis._bpf import lib
-from aegis.bpf.adopt import link_program
 from aegis.bpf.cgroup import BPFFS, PINS, cgroup2_mount
 from aegis.bpf.guard import GUARD, WAY_OUT
 from tests.kernel import strangers
-from tests.kernel.agent import Event, Finished, field, matches
+from tests.kernel.agent import field
 from tests.kernel.conftest import Agents
+from tests.kernel.guarded import Guarded, command, wait_until
 from tests.kernel.settings import AT_ROOT, PATIENCE
 from tests.kernel.strangers import stranger
 from tests.kernel.test_evidence import DEEDS, House
-from tests.kernel.test_evidence import POLICY as RULES
 
-POLICY = "[global]\ntamper_guard = {wanted}\n" + RULES
-PLACE = "aegis-guarded-agent"
-_ENTER = 'echo $$ > "$0" && exec "$@"'
-MS_MOVE, MNT_DETACH = 8192, 2
-
-
-class Guarded:
-    """The agent, alone in a cgroup of its own, and what was open before the guard came."""
-
-    def __init__(self, agents: Agents) -> None:
-        self.place = cgroup2_mount() / PLACE
-        self.place.mkdir(exist_ok=True)
-        enter = ("/bin/sh", "-c", _ENTER, str(self.place / "cgroup.procs"))
-        self.agent, self._policy = agents.start(POLICY.format(wanted="false"), wrapper=enter)
-        self.house = House(self.agent)
-        self.pins = self.house.pins
-        self.link = self.pins.open(self.pins.link_path("aegis_connect6"))
-        self.table = self.pins.open(self.pins.map_path("hosts"))
-        self.numbers = {
-            "map": strangers.map_number(self.table),
-            "program": link_program(self.link),
-            "link": lib.aegis_link_number(self.link),
-        }
-        self.agent.stop()
-        self.ask("true")
-        self.agent.start()
-        self.active = (
-            f'"{GUARD}": {{"active": true' in self.agent.command("status", "--json").stdout
-        )
-
-    def ask(self, wanted: str) -> None:
-        self._policy.replace(POLICY.format(wanted=wanted))
-
-    def close(self) -> None:
-        os.close(self.link)
-        os.close(self.table)
-
-    def expect(
-        self, deed: Callable[[], object], what: str, codes: tuple[int, ...] = (errno.EPERM,)
-    ) -> None:
-        """A stranger is refused *deed*, which is told as *what*."""
-        since = self.agent.mark()
-        assert stranger(deed) in codes
-        event = self.agent.wait_event(since, aegis__notice="tamper-refused")
-        assert field(event, "aegis.refused.what") == what, event
-        assert field(event, "process.executable") == str(Path(sys.executable).resolve())
-        assert field(event, "user.id") == "0"
-
-    def refusals(self, since: int) -> list[Event]:
-        """What was told, after one more that is known."""
-        fence = self.agent.mark()
-        assert stranger(lambda: os.kill(self.agent.pid, signal.SIGURG)) == errno.EPERM
-        message = f"to send the agent signal {signal.SIGURG:d}"
-        while not (told := [e for e in self._told(fence) if message in field(e, "message")]):
-            time.sleep(0.05)
-        return [event for event in self._told(since) if event not in told]
-
-    def _told(self, since: int) -> list[Event]:
-        self.agent.wait_event(since, aegis__notice="tamper-refused")
-        return [e for e in self.agent.events(since) if matches(e, aegis__notice="tamper-refused")]
+MNT_DETACH = 2
+READ_ONLY = 32 | 1  # MS_REMOUNT, MS_RDONLY
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +45,6 @@ def guarded(agents: Agents) -> Iterator[Guarded]:
 def active(guarded: Guarded) -> Guarded:
     assert guarded.active, "the BPF LSM is active here"
     return guarded
-
-
-def command(*words: str) -> Finished:
-    """``aegis`` by a stranger: a shell that was started by us starts it."""
-    place = ("/bin/sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-m", "aegis")
-    return subprocess.run(
-        [*place, *words], capture_output=True, text=True, timeout=PATIENCE, check=False, cwd="/"
-    )
 
 
 # ---- objects and pins ----
@@ -173,7 +105,10 @@ def test_pins_stay_as_they_are(active: Guarded, deed: Callable[[object], object]
         pytest.param(lambda: strangers.umount("/sys", MNT_DETACH), id="umount-above"),
         pytest.param(lambda: strangers.mount("none", str(BPFFS), "tmpfs"), id="mount-over"),
         pytest.param(lambda: strangers.mount("none", "/sys/fs", "tmpfs"), id="mount-above"),
-        pytest.param(lambda: strangers.mount("none", str(BPFFS), None, 32 | 1), id="read-only"),
+        pytest.param(
+            lambda: strangers.mount("none", str(BPFFS), None, READ_ONLY),
+            id="read-only",
+        ),
     ],
 )
 def test_the_file_system_of_the_pins_stays(active: Guarded, deed: Callable[[], None]) -> None:
@@ -207,6 +142,20 @@ def test_the_agent_is_not_harmed(active: Guarded, deed: Callable[[int], object],
 def test_nor_by_its_cgroup(active: Guarded, name: str) -> None:
     active.expect(lambda: (active.place / name).write_text("1"), "cgroup")
     assert active.agent.is_running
+
+
+def test_nor_by_another_cgroup(active: Guarded) -> None:
+    """Where root put it: it is guarded there, too."""
+    jail = cgroup2_mount() / "aegis-test-jail"
+    jail.mkdir()
+    pid = str(active.agent.pid)
+    try:
+        assert stranger(lambda: (jail / "cgroup.procs").write_text(pid)) == 0
+        active.expect(lambda: (jail / "cgroup.kill").write_text("1"), "cgroup")
+        active.expect(lambda: (jail / "cgroup.freeze").write_text("1"), "cgroup")
+    finally:
+        (active.place / "cgroup.procs").write_text(pid)
+        jail.rmdir()
 
 
 def test_nor_by_a_file_that_becomes_ready(active: Guarded) -> None:
@@ -307,9 +256,10 @@ def test_aegis_may(active: Guarded) -> None:
 
 
 def test_a_crash_leaves_the_guard_and_the_next_agent_takes_it_over(active: Guarded) -> None:
-    """Who started it may end it. No stranger gets in between; the way out is said."""
+    """Who started it may end it. No stranger gets in between, of which the next agent tells."""
     active.agent.stop(signal.SIGKILL)
-    assert stranger(lambda: active.house.detach("aegis_connect6")) == errno.EPERM
+    since = active.agent.mark()
+    assert stranger((active.pins.folder / "unheard-of").mkdir) == errno.EPERM
     assert stranger(lambda: strangers.checked(lib.aegis_link_detach(active.link))) == errno.EPERM
     place = [] if AT_ROOT else ["--cgroup", str(active.agent.cgroup)]
     for words in (("status",), ("unload",), ("run", "-c", str(active.agent.policy))):
@@ -317,8 +267,22 @@ def test_a_crash_leaves_the_guard_and_the_next_agent_takes_it_over(active: Guard
         assert finished.returncode == 1
         assert WAY_OUT in finished.stderr, finished.stderr
     active.agent.start()
+    told = {field(event, "message") for event in active.refusals(since)}
+    number = active.pins.folder.stat().st_ino
+    assert any(f"to open or change pin {number}" in message for message in told), told
     assert active.agent.status()["tiers"][GUARD]["active"]
     active.expect(lambda: active.house.detach("aegis_connect6"), "pin")
+
+
+def test_what_a_reload_attaches_is_guarded(active: Guarded) -> None:
+    active.ask("true", '[[app]]\nexe = "unheard-of-too"\nlisten = ["99"]\nactions = ["block"]\n')
+    assert "aegis: reloaded" in active.agent.reload()
+    link = active.pins.link_path("aegis_ingress")
+    assert link.exists()
+    active.expect(lambda: active.house.detach("aegis_ingress"), "pin")
+    active.ask("true")
+    assert "aegis: reloaded" in active.agent.reload()
+    assert not link.exists()
 
 
 def test_a_policy_without_it_lifts_it(active: Guarded) -> None:
@@ -343,3 +307,37 @@ def test_unload_works_for_root(active: Guarded) -> None:
     assert finished.returncode == 0, finished.stderr
     assert not active.pins.instance.exists()
     assert any(field(event, "aegis.notice") == "guard-lifted" for event in active.agent.events())
+
+
+def test_of_a_starter_and_an_agent_that_are_gone_no_guard_is_left(
+    active: Guarded, tmp_path: Path
+) -> None:
+    """Nobody could be Aegis any more: it must not lock the host's owner out until a boot."""
+    place = [] if AT_ROOT else ["--cgroup", str(active.agent.cgroup)]
+    argv = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", "aegis", "run"]
+    argv += ["-c", str(active.agent.policy), "--log", str(tmp_path / "log"), *place]
+    argv += ["--history", str(tmp_path / "history")]
+    said = tmp_path / "said"
+    with said.open("wb") as stderr:
+        starter = subprocess.Popen(
+            ["/bin/sh", "-c", '"$@" & echo $!; wait', "sh", *argv],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            cwd="/",
+        )
+    try:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        wait_until(lambda: "aegis: ready" in said.read_text())
+        assert stranger(lambda: active.pins.map_path("watch").chmod(0o600)) == errno.EPERM
+        with pytest.raises(PermissionError):  # we are not who started this one
+            os.kill(pid, signal.SIGKILL)
+        starter.kill()
+        starter.wait()
+        wait_until(lambda: not Path(f"/proc/{pid}/exe").exists())
+        assert stranger(lambda: active.pins.map_path("watch").chmod(0o600)) == 0
+    finally:
+        starter.kill()
+        finished = command("unload", *place)
+    assert finished.returncode == 0, finished.stderr

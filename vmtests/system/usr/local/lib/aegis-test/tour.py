@@ -284,4 +284,11 @@ def tour(*steps: Callable[[], dict[str, object]]) -> dict[str, object]:
     return told
 
 
-TOURS = {"package": package, "reactions": reactions}
+def guard() -> dict[str, object]:
+    """Who is Aegis to ``tamper_guard``."""
+    from guard_tour import STEPS  # noqa: PLC0415  it imports this
+
+    return tour(*STEPS)
+
+
+TOURS = {"package": package, "reactions": reactions, "guard": guard}
