@@ -18,6 +18,7 @@ from aegis.actions.notify import Notifier
 from aegis.actions.processes import spared_pids
 from aegis.actions.react import View
 from aegis.actions.script import ScriptRunner
+from aegis.bpf import memory
 from aegis.bpf.state import read_state
 from aegis.config.load import Loaded, load_policy
 from aegis.confirming import Confirming
@@ -74,6 +75,7 @@ class Agent:
             that was not before.
         """
         asyncio.get_running_loop().set_exception_handler(self._tasks.callback_failed)
+        memory.save()
         with control.only_one(self.instance):
             try:
                 loaded = await asyncio.to_thread(load_policy, self._parts.options.config)
@@ -115,6 +117,7 @@ class Agent:
             kernel.abandon()
             raise
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
+        memory.save()
         self._parts.say("aegis: ready")
 
     def _recall(self) -> None:

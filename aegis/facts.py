@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from aegis.actions.react import Reactions
 from aegis.bpf.kernel import Kernel
+from aegis.bpf.noisy import take_noisy
 from aegis.bpf.ring import BATCH, SELF_TEST, fields_of, to_event
 from aegis.errors import AegisError
 from aegis.gaps import Gaps
@@ -38,8 +39,11 @@ class Facts:
         self._after_batch = after_batch
         self._ring = kernel.open_ring()
         self._lines = Lines(naming, reactions.context)
-        noted, stamp = kernel.object.maps["watch"], reactions.context.wall_time
-        self._gaps = Gaps(kernel.counters, noted, stamp, reactions.notice)
+        maps, stamp = kernel.object.maps, reactions.context.wall_time
+        self._gaps = Gaps(
+            kernel.counters, maps["watch"], stamp, reactions.notice,
+            noisy=lambda: take_noisy(maps["noisy"]),
+        )  # fmt: skip
 
     def watch(self) -> None:
         """Handle records as they come; also those an earlier agent did not read."""

@@ -7,19 +7,25 @@ goes on from there, however this one ends.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aegis.actions.notice import Tell
 from aegis.bpf.maps import Map
+from aegis.bpf.noisy import Noisy
 from aegis.bpf.watch import Look, keep_look, read_look
 
+NAMED = 5  # of those whose events were lost
 LONGEST_NS = 60 * 1_000_000_000  # a gap that does not end is told in parts
 
 # Counter -> kind of notice, and what happened to so many.
 _LOST = {
     "lost": ("events-lost", "events were lost: the ring was full; verdicts stood"),
     "history_lost": ("history-lost", "decisions are not in history: its kernel table was full"),
+    "history_folded": (
+        "history-folded",
+        "decisions are in history without their destinations: its kernel table was full",
+    ),
 }
 
 
@@ -34,21 +40,24 @@ class _Gap:
 class Gaps:
     """*counters*: the kernel's; *noted*: the map of the note; *stamp*: boot time to wall time.
 
-    *boot_ns*: the clock.
+    *noisy*: takes whose events were lost, the noisiest first; *boot_ns*: the clock.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the last two by name only, for tests)
         self,
         counters: Callable[[], dict[str, int]],
         noted: Map,
         stamp: Callable[[int], str],
         tell: Tell,
+        *,
+        noisy: Callable[[], Sequence[Noisy]] = tuple,
         boot_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ) -> None:
         self._counters = counters
         self._noted = noted
         self._stamp = stamp
         self._tell = tell
+        self._noisy = noisy
         self._boot_ns = boot_ns
         self._open: dict[str, _Gap] = {}
         self._inherited = read_look(noted)
@@ -96,7 +105,13 @@ class Gaps:
         gap = self._open.pop(name)
         kind, message = _LOST[name]
         message = f"{gap.count} {message}"
-        self._notice(kind, message, gap.begun_ns, gap.end_ns, {"lost": gap.count})
+        ours: dict[str, object] = {"lost": gap.count}
+        if name == "lost" and (noisy := self._noisy()):
+            message += f"; most were of {noisy[0].path}, process {noisy[0].pid}"
+            ours["noisy"] = [
+                {"pid": one.pid, "executable": one.path, "lost": one.lost} for one in noisy[:NAMED]
+            ]
+        self._notice(kind, message, gap.begun_ns, gap.end_ns, ours)
 
     def _note(self) -> None:
         """What is told: of an open gap, nothing yet."""
@@ -108,7 +123,7 @@ class Gaps:
         keep_look(self._noted, Look(min(begun), counters))
 
     def _notice(
-        self, kind: str, message: str, begun_ns: int, end_ns: int, ours: dict[str, int]
+        self, kind: str, message: str, begun_ns: int, end_ns: int, ours: Mapping[str, object]
     ) -> None:
         times = {"start": self._stamp(begun_ns), "end": self._stamp(end_ns)}
         self._tell(kind, message, {"event": times, "aegis": ours})

@@ -111,6 +111,8 @@ def _of_kernel(measures: Measures) -> Iterator[Metric]:
     yield _gauge("history_pending", "Decisions in the kernel's sums only.", history["pending"])
     text = "Decisions that are not in history: the kernel's table was full."
     yield _counter("history_lost", text, counters["history_lost"])
+    text = "Decisions in history without their destination: the kernel's table was full."
+    yield _counter("history_folded", text, counters["history_folded"])
     laws = {
         law: float(holds(counters["decided"], accounted, measures.moved))
         for law, accounted in balance(counters, history).items()

@@ -16,8 +16,8 @@ from aegis.events.history import History, boot_id, clock_offset_ns, move_aside
 from aegis.policy.model import Settings
 
 SWEEP_S = 5.0
-BUSY_S = 0.5  # while many new flows come: the kernel's table must not fill up
-BUSY_SUMS = 4096
+LOOK_S = 0.25  # at how full the kernel's table is: it must not fill up
+BUSY_SUMS = 8192
 _FORGET_S = 3600.0
 _DAY_S = 86400.0
 _STEADY_NS = 60 * 1_000_000_000  # a clock that is set by more may be wrong yet
@@ -62,8 +62,12 @@ class Recorder:
     async def record_forever(self) -> None:
         """Sweep again and again, until cancelled."""
         while True:
-            count = await self.record()
-            await asyncio.sleep(BUSY_S if count >= BUSY_SUMS else SWEEP_S)
+            await self.record()
+            due = time.monotonic() + SWEEP_S
+            while time.monotonic() < due:
+                await asyncio.sleep(LOOK_S)
+                if self.error is None and self._sums.waiting() >= BUSY_SUMS:
+                    break
 
     async def record(self) -> int:
         """Take everything that was decided before this call; return how many sums it was."""
@@ -135,10 +139,11 @@ class Recorder:
             untaken=self._sums.epoch().current,
             offset_ns=clock_offset_ns(),
         )
+        count = closed.count
         self._sums.delete(closed)
         self._sums.make_room()
         self._forget(self._history)
-        return len(closed)
+        return count
 
     def _forget(self, history: History) -> None:
         """Keep to the bounds; by age only if the clock is steady, or a wrong one costs it all."""

@@ -37,9 +37,19 @@ enum aegis_limit {
 	AEGIS_LISTENERS_MAX = 16384,	/* bound sockets whose owner is kept */
 	AEGIS_PEERS_MAX = 16384,	/* who lately spoke to which UDP socket, and whom it spoke to */
 	AEGIS_HISTORY_MAX = 65536,	/* aggregates between two sweeps of the agent */
+	AEGIS_HISTORY_FREE = 49152,	/* up to here nobody has to leave room for others' */
+	AEGIS_HISTORY_FULL = 64512,	/* from here on only sums of what has no room of its own */
+	AEGIS_HISTORY_SHARE = 2048,	/* new flows of a process in an epoch, before it has to */
 	AEGIS_SLOTS = 4096,		/* of one epoch; see history.bpf.h */
 	AEGIS_PROGRAMS_MAX = 16384,	/* programs with a number for history */
 	AEGIS_RING_BYTES = 8388608,	/* event ring; a power of two pages */
+	AEGIS_RING_NOISY = 2883584,	/* of it for processes over their share, see report.bpf.h */
+	AEGIS_SHARE = 12288,		/* that share: reports of a process in two seconds or so */
+	AEGIS_NOISY_MAX = 64,		/* processes that lost reports and are named */
+	AEGIS_EVENT_HEAD = 256,		/* of an event, before its texts */
+	AEGIS_SHORT_PATH = 112,		/* of a short event's texts: NUL included */
+	AEGIS_SHORT_CMDLINE = 144,
+	AEGIS_SHORT_EVENT = 512,
 	AEGIS_JUDGE_MAX = 64,		/* questions judged in one test run */
 };
 
@@ -192,8 +202,9 @@ enum aegis_counter {
 	AEGIS_COUNTER_BROKEN = 11,	/* blocked and lost: a table that must be there was not */
 	AEGIS_COUNTER_HISTORY_LOST = 12, /* decided = counts in history + this */
 	AEGIS_COUNTER_SELF_TEST = 13,	/* refused as a proof; not in any other of these */
-	AEGIS_COUNTER_PLAIN = 14,	/* as decided, allowed and quiet at once, and in none of them */
-	AEGIS_COUNTER_MAX = 15,
+	AEGIS_COUNTER_HISTORY_FOLDED = 14, /* in history, but as of "any other" destination */
+	AEGIS_COUNTER_PLAIN = 15,	/* as decided, allowed and quiet at once, and in none of them */
+	AEGIS_COUNTER_MAX = 16,
 };
 
 /* One for each CPU; their sum is the truth. */

@@ -100,25 +100,76 @@ claim_slot(struct aegis_slot *slot, const struct aegis_history_key *key,
 	return true;
 }
 
-/* The flow has no slot, or not yet one. */
-static __noinline int
-search_sum(struct aegis_slot *slot, struct aegis_history_key *key, bool reports)
+/* False: there is no room for one more. Of both epochs: the closed one's go when they are safe. */
+static __always_inline bool
+add_entry(const struct aegis_history_key *key, const struct aegis_history *fresh, __u32 room)
 {
-	struct aegis_history fresh = { .count = 1, .reports = reports }, *sum;
+	__u32 mine = key->epoch & 1, other = !mine;
+	__u32 *fill = bpf_map_lookup_elem(&history_fill, &mine);
+	__u32 *rest = bpf_map_lookup_elem(&history_fill, &other);
 
-	sum = bpf_map_lookup_elem(&history, key);
-	if (sum) {
-		add_to(sum, reports);
-		return 0;
+	if (!fill || !rest || READ_ONCE(*fill) + READ_ONCE(*rest) >= room ||
+	    bpf_map_update_elem(&history, key, fresh, BPF_NOEXIST))
+		return false;
+	__sync_fetch_and_add(fill, 1);
+	return true;
+}
+
+/*
+ * A new flow of *proc*. Who has many leaves slots and room in the table to those who have
+ * few. Counted loosely: by a process's threads at once, some are missed.
+ */
+static __always_inline bool
+begin_sum(struct aegis_proc *proc, struct aegis_slot *slot, const struct aegis_history_key *key,
+	  const struct aegis_history *fresh)
+{
+	bool many;
+
+	if (READ_ONCE(proc->flows_epoch) != key->epoch) {
+		WRITE_ONCE(proc->flows_epoch, key->epoch);
+		WRITE_ONCE(proc->flows, 0);
 	}
-	fresh.first_boot_ns = fresh.last_boot_ns = bpf_ktime_get_boot_ns();
-	fresh.last_jiffies = bpf_jiffies64();
-	if (claim_slot(slot, key, &fresh) ||
-	    !bpf_map_update_elem(&history, key, &fresh, BPF_NOEXIST))
-		return 0;
-	sum = bpf_map_lookup_elem(&history, key);	/* another CPU was first */
+	many = READ_ONCE(proc->flows) >= AEGIS_HISTORY_SHARE;
+	if (!many && claim_slot(slot, key, fresh)) {
+		WRITE_ONCE(proc->flows, proc->flows + 1);
+		return true;
+	}
+	if (!add_entry(key, fresh, many ? AEGIS_HISTORY_FREE : AEGIS_HISTORY_FULL))
+		return false;
+	WRITE_ONCE(proc->flows, proc->flows + 1);
+	return true;
+}
+
+static __always_inline bool add_to_old(const struct aegis_history_key *key, bool reports)
+{
+	struct aegis_history *sum = bpf_map_lookup_elem(&history, key);
+
 	if (sum)
 		add_to(sum, reports);
+	return sum;
+}
+
+/* The flow has no slot, or not yet one. */
+static __noinline int
+search_sum(struct aegis_proc *proc, struct aegis_slot *slot, struct aegis_history_key *key,
+	   bool reports)
+{
+	struct aegis_history fresh = { .count = 1, .reports = reports };
+
+	if (add_to_old(key, reports))
+		return 0;
+	fresh.first_boot_ns = fresh.last_boot_ns = bpf_ktime_get_boot_ns();
+	fresh.last_jiffies = bpf_jiffies64();
+	if (begin_sum(proc, slot, key, &fresh) ||
+	    add_to_old(key, reports))		/* another CPU was first */
+		return 0;
+	/* Where to is not known then; that it was, and of which program, is. */
+	key->kind = AEGIS_SUM_REST;
+	key->port = 0;
+	__builtin_memset(key->addr, 0, sizeof(key->addr));
+	if (add_to_old(key, reports) || add_entry(key, &fresh, AEGIS_HISTORY_MAX) ||
+	    add_to_old(key, reports))
+		count(AEGIS_COUNTER_HISTORY_FOLDED);
 	else
 		count(AEGIS_COUNTER_HISTORY_LOST);
 	return 0;
@@ -138,7 +189,7 @@ fill_history_key(struct aegis_history_key *key, struct aegis_proc *proc, const s
 	key->direction = flow->direction;
 	key->protocol = flow->protocol;
 	key->verdict = verdict;
-	key->is_socket = flow->hook == AEGIS_HOOK_SOCKET;
+	key->kind = flow->hook == AEGIS_HOOK_SOCKET ? AEGIS_SUM_SOCKET : AEGIS_SUM_FLOW;
 	__builtin_memcpy(key->addr, flow->addr, sizeof(key->addr));
 }
 
@@ -187,7 +238,7 @@ aegis_remember(struct aegis_proc *proc, struct decision *d, struct flow *flow, _
 	if (!slot)
 		return 0;		/* cannot be: the index is in range */
 	if (!has_slot(slot, &key))
-		return search_sum(slot, &key, d->report);
+		return search_sum(proc, slot, &key, d->report);
 	add_to(&slot->sum, d->report);
 	if (asked && d->verdict == AEGIS_VERDICT_ALLOWED && !d->report)
 		WRITE_ONCE(slot->asked, asked);

@@ -58,6 +58,7 @@ AEGIS_MAP(peers, BPF_MAP_TYPE_LRU_HASH, struct aegis_peer_key, struct aegis_peer
 /* Not allocated beforehand: a quiet host needs none of its 8 MiB. */
 AEGIS_MAP(history, BPF_MAP_TYPE_HASH, struct aegis_history_key, struct aegis_history,
 	  AEGIS_HISTORY_MAX, BPF_F_NO_PREALLOC);
+AEGIS_MAP(history_fill, BPF_MAP_TYPE_ARRAY, __u32, __u32, 2, 0);	/* entries of each epoch */
 AEGIS_MAP(slots, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_slot, 2 * AEGIS_SLOTS, 0);
 AEGIS_MAP(epoch, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_epoch, 1, 0);
 AEGIS_MAP(programs, BPF_MAP_TYPE_HASH, struct aegis_program, __u32,
@@ -66,6 +67,7 @@ AEGIS_MAP(program_count, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);	/* numbers giv
 AEGIS_MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct aegis_counters, 1, 0);
 AEGIS_MAP(host, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_host, 1, 0);
 AEGIS_MAP(budget, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_budget, 1, 0);
+AEGIS_MAP(noisy, BPF_MAP_TYPE_HASH, __u32, struct aegis_noisy, AEGIS_NOISY_MAX, 0);
 AEGIS_MAP(spared, BPF_MAP_TYPE_HASH, __u32, struct aegis_spared, AEGIS_SPARED_MAX, 0);
 AEGIS_MAP(self_tests, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_self_test, AEGIS_OPTIONAL_MAX, 0);
 AEGIS_MAP(seeding, BPF_MAP_TYPE_ARRAY, __u32, struct aegis_proc, 1, 0);	/* too big for a stack */

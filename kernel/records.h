@@ -23,6 +23,8 @@ struct aegis_proc {
 	__u32 share_window;		/* which its reports are counted in, and how many */
 	__u32 share_used;
 	__u32 program;			/* its number in `programs`; 0: none yet */
+	__u32 flows_epoch;		/* of history, which its new flows are counted in */
+	__u32 flows;
 	__u32 lasting;			/* with the path, a struct aegis_program: set for its number */
 	struct aegis_text path;		/* zero padded: a map key */
 	char cmdline[512];
@@ -80,6 +82,12 @@ struct aegis_program {
 	struct aegis_text path;
 };
 
+enum aegis_sum {
+	AEGIS_SUM_FLOW = 0,
+	AEGIS_SUM_SOCKET = 1,		/* socket(): the port is an enum aegis_socket bit */
+	AEGIS_SUM_REST = 2,		/* what had no room of its own: no address, no port */
+};
+
 /* What one program did alike in one epoch. The epoch comes first: aegis_map_read() skips by it. */
 struct aegis_history_key {
 	__u32 epoch;
@@ -88,7 +96,7 @@ struct aegis_history_key {
 	__u8 direction;
 	__u8 protocol;
 	__u8 verdict;
-	__u8 is_socket;			/* socket(): the port is an enum aegis_socket bit */
+	__u8 kind;			/* enum aegis_sum */
 	__u8 pad[2];
 	__u8 addr[16];
 };
@@ -122,6 +130,10 @@ struct aegis_epoch {
 	__u32 untaken;
 };
 
+/*
+ * Most events have short texts, and are AEGIS_SHORT_EVENT bytes in the ring: the head, the
+ * beginning of the path and that of the arguments. Whoever reads makes them whole again.
+ */
 struct aegis_event {
 	__u64 boot_ns;			/* bpf_ktime_get_boot_ns() of the decision */
 	__u64 start_boot_ns;		/* of the process */
@@ -191,6 +203,12 @@ struct aegis_budget {
 	__u32 pad;
 };
 
+/* Whose reports were lost, until the agent told of it; key: tgid. */
+struct aegis_noisy {
+	__u64 lost;
+	struct aegis_text path;
+};
+
 /* The agent's own note, for the next one: what it had told of. */
 struct aegis_watch {
 	__u64 boot_ns;			/* when it looked; 0: never */
@@ -221,7 +239,7 @@ struct aegis_judge {
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */
-_Static_assert(sizeof(struct aegis_proc) == 904, "proc ABI");
+_Static_assert(sizeof(struct aegis_proc) == 912, "proc ABI");
 _Static_assert(__builtin_offsetof(struct aegis_proc, path) ==
 	       __builtin_offsetof(struct aegis_proc, lasting) +
 	       __builtin_offsetof(struct aegis_program, path), "a program inside a process");
@@ -230,6 +248,9 @@ _Static_assert(sizeof(struct aegis_detent_key) == 48, "detent ABI");
 _Static_assert(sizeof(struct aegis_owner) == 152, "owner ABI");
 _Static_assert(sizeof(struct aegis_peer_key) == 32, "peer ABI");
 _Static_assert(sizeof(struct aegis_event) == 1024, "event ABI");
+_Static_assert(__builtin_offsetof(struct aegis_event, path) == AEGIS_EVENT_HEAD, "event ABI");
+_Static_assert(AEGIS_EVENT_HEAD + AEGIS_SHORT_PATH + AEGIS_SHORT_CMDLINE == AEGIS_SHORT_EVENT,
+	       "event ABI");
 #endif
 
 #endif

@@ -8,8 +8,7 @@
 
 #include "kill.bpf.h"
 
-#define SHARE_WINDOW_SHIFT 27	/* of nanoseconds: 134 ms */
-#define SHARE 2048		/* reports of a process in two, before it has to leave room */
+#define SHARE_WINDOW_SHIFT 30	/* of nanoseconds: 1.07 s */
 #define KEPT_FOR_PROOF (64 * sizeof(struct aegis_event))	/* see canary.bpf.h */
 #define KILL_AGAIN_NS 100000000ULL	/* to ask again for a kill that did not happen yet */
 
@@ -19,6 +18,13 @@ static __always_inline __u32 current_uid(void)
 	struct task_struct *task = (void *)bpf_get_current_task();
 
 	return BPF_CORE_READ(task, cred, uid.val);
+}
+
+static __always_inline __u32 current_tgid(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, tgid);
 }
 
 /* A task, as the owner of its sockets. */
@@ -31,6 +37,21 @@ static __always_inline void fill_owner(struct aegis_owner *owner, struct task_st
 	aegis_read_unit(&owner->unit, (__u64)task);
 }
 
+/* Whether the texts fit a short event. They are zero padded, so one byte tells. */
+static __always_inline bool is_short(const struct aegis_proc *proc)
+{
+	return !(proc->flags & (AEGIS_ID_LOST | AEGIS_ID_KTHREAD)) &&
+	       proc->cmdline_len <= AEGIS_SHORT_CMDLINE && !proc->path.text[AEGIS_SHORT_PATH - 1];
+}
+
+static __always_inline void emit_short_texts(struct aegis_event *event, struct aegis_proc *proc)
+{
+	char *texts = (char *)event + AEGIS_EVENT_HEAD;
+
+	__builtin_memcpy(texts, &proc->path, AEGIS_SHORT_PATH);
+	__builtin_memcpy(texts + AEGIS_SHORT_PATH, &proc->cmdline, AEGIS_SHORT_CMDLINE);
+}
+
 static __always_inline void emit_process(struct aegis_event *event, struct aegis_proc *proc)
 {
 	event->start_boot_ns = proc->start_boot_ns;
@@ -40,8 +61,6 @@ static __always_inline void emit_process(struct aegis_event *event, struct aegis
 	event->identity = proc->flags;
 	event->cmdline_len = proc->cmdline_len;
 	event->script_off = proc->script_off;
-	__builtin_memcpy(&event->path, &proc->path, sizeof(event->path));
-	__builtin_memcpy(&event->cmdline, &proc->cmdline, sizeof(event->cmdline));
 }
 
 /* A process that was not recorded: better its start and comm than nothing to go by. */
@@ -62,6 +81,19 @@ static __always_inline void emit_kernel_thread(struct aegis_event *event)
 						       &task->comm);
 }
 
+static __always_inline void
+emit_texts(struct aegis_event *event, struct aegis_proc *proc, struct aegis_owner *owner)
+{
+	__builtin_memcpy(&event->path, &proc->path, sizeof(event->path));
+	__builtin_memcpy(&event->cmdline, &proc->cmdline, sizeof(event->cmdline));
+	if (owner)
+		return;
+	if (proc->flags & AEGIS_ID_LOST)
+		emit_nobody(event);
+	if (proc->flags & AEGIS_ID_KTHREAD)
+		emit_kernel_thread(event);
+}
+
 /* Inbound, *addr* is the source and *port* the destination's. */
 static __always_inline void emit_flow(struct aegis_event *event, const struct flow *flow)
 {
@@ -77,8 +109,9 @@ static __always_inline void emit_flow(struct aegis_event *event, const struct fl
 }
 
 /*
- * A quarter of the ring is for those that report little: one noisy process does not lose
- * the events of others. Counted loosely: by a process's threads at once, some are missed.
+ * Most of the ring is for those that report little: one noisy process does not lose the
+ * events of others, and there is room for 10,000 at once of one that was quiet. Counted
+ * loosely: by a process's threads at once, some are missed.
  */
 static __always_inline bool over_share(struct aegis_proc *proc, __u64 now, __u64 waiting)
 {
@@ -89,40 +122,50 @@ static __always_inline bool over_share(struct aegis_proc *proc, __u64 now, __u64
 		used /= 2;	/* who was noisy a moment ago still is */
 	}
 	WRITE_ONCE(proc->share_used, used);
-	return used > SHARE && waiting > AEGIS_RING_BYTES / 4 * 3;
+	return used > AEGIS_SHARE && waiting > AEGIS_RING_NOISY;
 }
 
 /* The last of the ring is nobody's but the self-test's: a flood must not make it fail. */
 static __always_inline bool has_room(struct aegis_proc *proc, __u64 now, enum aegis_kill kill)
 {
 	__u64 waiting = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+	bool over = over_share(proc, now, waiting);
 
-	if (waiting > AEGIS_RING_BYTES - KEPT_FOR_PROOF)
-		return false;
-	return kill || !over_share(proc, now, waiting);
+	return waiting <= AEGIS_RING_BYTES - KEPT_FOR_PROOF && (kill || !over);
 }
 
-static __always_inline bool
-emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config,
-     const struct decision *d, const struct flow *flow, __u64 now, __u64 suppressed, bool silent,
-     enum aegis_kill kill)
+/* It is only for the names: with too many of them, or two at once, some are missing. */
+static __noinline int note_noisy(struct aegis_proc *proc, __u32 tgid)
 {
-	struct aegis_event *event = NULL;
+	static const struct aegis_noisy blank;
+	struct aegis_noisy *noise = bpf_map_lookup_elem(&noisy, &tgid);
 
-	if (has_room(proc, now, kill))
-		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (!event) {
-		count(AEGIS_COUNTER_LOST);
-		return false;
+	if (!noise) {
+		if (bpf_map_update_elem(&noisy, &tgid, &blank, BPF_NOEXIST))
+			return 0;
+		noise = bpf_map_lookup_elem(&noisy, &tgid);
+		if (!noise)
+			return 0;
+		__builtin_memcpy(&noise->path, &proc->path, sizeof(noise->path));
 	}
-	/* A reserved record still holds an older event's bytes: clear them all. */
-	__builtin_memset(event, 0, sizeof(*event));
-	event->boot_ns = now;
-	event->suppressed = suppressed;
-	event->silent = silent;
-	event->kill = kill;
-	event->generation = config->generation;
-	event->mode = config->mode;
+	__sync_fetch_and_add(&noise->lost, 1);
+	return 0;
+}
+
+/* What an event begins with, whatever its size. */
+struct event_head {
+	char bytes[AEGIS_EVENT_HEAD];
+};
+
+/* A global function: verified once, and not for each size of an event. */
+__noinline int
+aegis_fill_head(struct event_head *head, struct aegis_proc *proc, struct aegis_owner *owner,
+		struct decision *d, struct flow *flow)
+{
+	struct aegis_event *event = (void *)head;
+
+	if (!head || !proc || !d || !flow)
+		return 0;
 	event->app = d->app;
 	event->verdict = d->verdict;
 	event->reason = d->reason;
@@ -130,18 +173,62 @@ emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *co
 	event->scope = d->scope;
 	emit_flow(event, flow);
 	emit_process(event, proc);
-	if (owner) {
+	if (owner)
 		event->owner = *owner;
-	} else {
+	else
 		fill_owner(&event->owner, (void *)bpf_get_current_task());
-		if (proc->flags & AEGIS_ID_LOST)
-			emit_nobody(event);
-		if (proc->flags & AEGIS_ID_KTHREAD)
-			emit_kernel_thread(event);
+	return 0;
+}
+
+/* What is about this report rather than about what was decided. */
+struct report {
+	__u64 now;
+	__u64 suppressed;
+	bool silent;
+	enum aegis_kill kill;
+};
+
+/* A reserved record still holds an older event's bytes: clear them all. */
+static __always_inline void
+emit_head(struct aegis_event *event, struct aegis_config *config, const struct report *report)
+{
+	__builtin_memset(event, 0, AEGIS_EVENT_HEAD);
+	event->boot_ns = report->now;
+	event->suppressed = report->suppressed;
+	event->silent = report->silent;
+	event->kill = report->kill;
+	event->generation = config->generation;
+	event->mode = config->mode;
+}
+
+static __always_inline bool
+emit(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_config *config,
+     struct decision *d, struct flow *flow, const struct report *report)
+{
+	bool room = has_room(proc, report->now, report->kill);
+	struct aegis_event *event;
+
+	/* Apart to the end: 6.1 does not see that a condition asked twice is the same. */
+	if (room && is_short(proc)) {
+		event = bpf_ringbuf_reserve(&events, AEGIS_SHORT_EVENT, 0);
+		if (event) {
+			emit_head(event, config, report);
+			aegis_fill_head((void *)event, proc, owner, d, flow);
+			emit_short_texts(event, proc);
+			bpf_ringbuf_submit(event, 0);
+			return true;
+		}
+	} else if (room) {
+		event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+		if (event) {
+			emit_head(event, config, report);
+			aegis_fill_head((void *)event, proc, owner, d, flow);
+			emit_texts(event, proc, owner);
+			bpf_ringbuf_submit(event, 0);
+			return true;
+		}
 	}
-	bpf_ringbuf_submit(event, 0);
-	count(AEGIS_COUNTER_EMITTED);
-	return true;
+	return false;
 }
 
 /* Inbound the address is our own, not each client's, unless who comes is what was refused. */
@@ -253,26 +340,31 @@ aegis_report(struct aegis_proc *proc, struct aegis_owner *owner, struct aegis_co
 	     struct decision *d, struct flow *flow)
 {
 	struct aegis_detent_key key = {};
-	__u64 now = bpf_ktime_get_boot_ns(), detent_ns, suppressed = 0;
-	enum aegis_kill kill;
-	bool silent = false;
+	struct report report = { .now = bpf_ktime_get_boot_ns() };
+	__u64 detent_ns;
 
 	if (!proc || !config || !d || !flow)
 		return 0;
 	detent_ns = d->detent_s * 1000000000ULL;
-	kill = !kill_is_due(proc, d, flow, now) ? AEGIS_KILL_NONE :
-	       owner && flow->hook == AEGIS_HOOK_CONNECT ? AEGIS_KILL_AGENT :
-	       kill_current(proc, config, d, now);
+	report.kill = !kill_is_due(proc, d, flow, report.now) ? AEGIS_KILL_NONE :
+		      owner && flow->hook == AEGIS_HOOK_CONNECT ? AEGIS_KILL_AGENT :
+		      kill_current(proc, config, d, report.now);
 	if (detent_ns) {
 		fill_detent_key(&key, proc, d, flow);
-		silent = !begin_detent(&key, now, detent_ns, &suppressed);
+		report.silent = !begin_detent(&key, report.now, detent_ns, &report.suppressed);
 	}
-	if (silent && !kill) {
+	if (report.silent && !report.kill) {
 		count(AEGIS_COUNTER_SUPPRESSED);
 		return 0;
 	}
-	if (!emit(proc, owner, config, d, flow, now, suppressed, silent, kill) && detent_ns && !silent)
-		undo_detent(&key, suppressed);
+	if (emit(proc, owner, config, d, flow, &report)) {
+		count(AEGIS_COUNTER_EMITTED);
+		return 0;
+	}
+	count(AEGIS_COUNTER_LOST);
+	note_noisy(proc, owner ? owner->tgid : current_tgid());
+	if (detent_ns && !report.silent)
+		undo_detent(&key, report.suppressed);
 	return 0;
 }
 

@@ -94,6 +94,15 @@ int aegis_map_sweep(int fd, size_t key_size, size_t at, uint32_t keep);
  */
 int aegis_map_read(int fd, size_t key_size, size_t value_size, const uint32_t *skip,
 		   char *keys, char *values, size_t capacity);
+/*
+ * Copies the next entries, at most *count*, but those whose key begins with *skip* (NULL: none).
+ * *cursor*: 64 bytes to go on from; *more*: 0 at first, and after the last.
+ */
+int aegis_map_batch(int fd, size_t key_size, size_t value_size, const uint32_t *skip,
+		    char *cursor, int *more, char *keys, char *values, size_t count);
+/* Adds up the decisions in history of epochs from *since* on, *before* left out: 0, or -errno. */
+int aegis_count_sums(int history_fd, int slots_fd, uint32_t since, uint32_t before,
+		     uint64_t *decisions);
 /* How many entries a hash has. */
 int aegis_map_count(int fd, size_t key_size, size_t value_size);
 int aegis_map_lookup(int fd, const char *key, char *value);
@@ -137,10 +146,13 @@ int aegis_raise_rights(uint64_t more, uint64_t *before);
 int aegis_restore_rights(uint64_t effective);
 int aegis_permitted_rights(uint64_t *permitted);
 
+/* Little memory rather than fast: frees go back to the system, now and from now on. */
+void aegis_save_memory(void);
+
 /* Waits until every program that began before the call has ended. */
 int aegis_barrier(void);
 
-/* The event ring. drain() copies at most *capacity* records of *size* bytes. */
+/* The event ring. drain() copies at most *capacity* events, made whole again to *size* bytes. */
 struct aegis_ring *aegis_ring_open(int map_fd, size_t size);
 int aegis_ring_fd(struct aegis_ring *ring);
 int aegis_ring_drain(struct aegis_ring *ring, char *records, size_t capacity);

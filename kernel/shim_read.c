@@ -38,8 +38,8 @@ static int keep(struct reader *reader, const char *key, const char *value)
 		reader->count++;
 		return 0;
 	}
-	memcpy(reader->keys + reader->count * reader->key_size, key, reader->key_size);
-	memcpy(reader->values + reader->count * reader->value_size, value, reader->value_size);
+	memmove(reader->keys + reader->count * reader->key_size, key, reader->key_size);
+	memmove(reader->values + reader->count * reader->value_size, value, reader->value_size);
 	reader->count++;
 	return 0;
 }
@@ -88,12 +88,89 @@ int aegis_map_read(int fd, size_t key_size, size_t value_size, const uint32_t *s
 	return read_all(&reader, fd);
 }
 
+int aegis_map_batch(int fd, size_t key_size, size_t value_size, const uint32_t *skip,
+		    char *cursor, int *more, char *keys, char *values, size_t count)
+{
+	struct reader reader = { key_size, value_size, count, 0, skip, keys, values, NULL };
+	uint32_t got = count, i;
+	int err = bpf_map_lookup_batch(fd, *more ? cursor : NULL, cursor, keys, values, &got, NULL);
+
+	if (err && err != -ENOENT)
+		return err;
+	*more = !err;
+	for (i = 0; i < got; i++)	/* in place: never ahead of what is read */
+		keep(&reader, keys + i * key_size, values + i * value_size);
+	return reader.count;
+}
+
 int aegis_map_digest(int fd, size_t key_size, size_t value_size, uint64_t *sum)
 {
 	struct reader reader = { key_size, value_size, INT_MAX, 0, NULL, NULL, NULL, sum };
 
 	*sum = 0;
 	return read_all(&reader, fd);
+}
+
+struct span {
+	uint32_t since, before;		/* epochs */
+};
+
+static uint64_t counted_in(const struct span *span, const struct aegis_history_key *key,
+			   const struct aegis_history *sum)
+{
+	return key->epoch >= span->since && key->epoch < span->before ? sum->count : 0;
+}
+
+static int count_slots(int fd, const struct span *span, uint64_t *decisions)
+{
+	struct aegis_slot *slots = malloc(BATCH * sizeof(*slots));
+	uint32_t *places = malloc(BATCH * sizeof(*places)), got, i;
+	int err = slots && places ? 0 : -ENOMEM, more = 0;
+	char cursor[64];
+
+	while (!err) {
+		got = BATCH;
+		err = bpf_map_lookup_batch(fd, more ? cursor : NULL, cursor, places, slots, &got,
+					   NULL);
+		for (i = 0; (!err || err == -ENOENT) && i < got; i++)
+			if (slots[i].state == AEGIS_SLOT_READY)
+				*decisions += counted_in(span, &slots[i].key, &slots[i].sum);
+		more = 1;
+	}
+	free(places);
+	free(slots);
+	return err == -ENOENT ? 0 : err;
+}
+
+static int count_entries(int fd, const struct span *span, uint64_t *decisions)
+{
+	struct aegis_history_key *keys = malloc(BATCH * sizeof(*keys));
+	struct aegis_history *sums = malloc(BATCH * sizeof(*sums));
+	int got = keys && sums ? 0 : -ENOMEM, more = 0, i;
+	char cursor[64];
+
+	if (!got) {
+		do {
+			got = aegis_map_batch(fd, sizeof(*keys), sizeof(*sums), NULL, cursor, &more,
+					      (char *)keys, (char *)sums, BATCH);
+			for (i = 0; i < got; i++)
+				*decisions += counted_in(span, &keys[i], &sums[i]);
+		} while (got >= 0 && more);
+	}
+	free(sums);
+	free(keys);
+	return got < 0 ? got : 0;
+}
+
+int aegis_count_sums(int history_fd, int slots_fd, uint32_t since, uint32_t before,
+		     uint64_t *decisions)
+{
+	struct span span = { since, before };
+	int err;
+
+	*decisions = 0;
+	err = count_entries(history_fd, &span, decisions);
+	return err ? err : count_slots(slots_fd, &span, decisions);
 }
 
 int aegis_map_count(int fd, size_t key_size, size_t value_size)

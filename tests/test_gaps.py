@@ -39,7 +39,9 @@ class Scene:
         self.inherited: list[dict[str, Any]] = []
 
     def agent(self) -> Gaps:
-        return Gaps(lambda: dict(self.counters), self.noted, str, self._tell, lambda: self.now)
+        return Gaps(
+            lambda: dict(self.counters), self.noted, str, self._tell, boot_ns=lambda: self.now
+        )
 
     def _tell(self, kind: str, message: str, fields: Mapping[str, Any]) -> None:
         event, ours = fields["event"], fields["aegis"]

@@ -19,6 +19,7 @@ COUNTERS = {
     "decided": 100_000, "emitted": 10_000, "suppressed": 20_000, "lost": 30_000, "quiet": 40_000,
     "allowed": 70_000, "blocked": 20_000, "would_block": 10_000, "identity_lost": 1,
     "identity_missing": 2, "detent_failed": 3, "broken": 4, "history_lost": 50,
+    "history_folded": 60,
 }  # fmt: skip
 HISTORY = {"taken": 90_000, "pending": 9_950}
 STATUS = {
@@ -58,6 +59,7 @@ def read(text: str) -> dict[str, float]:
         ("history_taken_total", 90_000),
         ("history_pending", 9_950),
         ("history_lost_total", 50),
+        ("history_folded_total", 60),
         ("balanced{law=outcomes}", 1),
         ("balanced{law=verdicts}", 1),
         ("balanced{law=history}", 1),

@@ -11,6 +11,7 @@ from aegis._bpf import ffi, lib
 from aegis.errors import KernelError
 
 KEY_OF_ONE = b"\0\0\0\0"  # the only key of a map with one entry
+BATCH = 4096  # entries of ``batches``: far above those of one bucket, which go together
 
 
 def check(result: int, what: str) -> int:
@@ -92,6 +93,25 @@ class Map:
             bytes(memoryview(keys)[: count * self.key_size]),
             bytes(memoryview(values)[: count * self.value_size]),
         )
+
+    def batches(self, skip: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """As ``read``, in pieces: however many there are, little memory is used at a time.
+
+        They may be deleted as they come. *skip*: as there.
+        """
+        keys = bytearray(BATCH * self.key_size)
+        values = bytearray(BATCH * self.value_size)
+        skipped = ffi.NULL if skip is None else ffi.new("uint32_t *", skip)
+        cursor, more = ffi.new("char[64]"), ffi.new("int *")
+        sizes = (self.key_size, self.value_size, skipped, cursor, more)
+        while True:
+            places = (ffi.from_buffer(keys), ffi.from_buffer(values), BATCH)
+            result = lib.aegis_map_batch(self.fd, *sizes, *places)
+            count = check(result, f"reading the kernel table '{self.name}'")
+            if count:
+                yield bytes(keys[: count * self.key_size]), bytes(values[: count * self.value_size])
+            if not more[0]:
+                return
 
     def count(self) -> int:
         """How many entries a hash has."""

@@ -8,20 +8,23 @@ next knows by their epoch which of them are safe already.
 
 import os
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aegis._bpf import lib
+from aegis._bpf import ffi, lib
 from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout, text_of
 from aegis.bpf.maps import KEY_OF_ONE, Map, check
 from aegis.bpf.ring import DIRECTION_NAMES, VERDICTS
 from aegis.events.event import IdentityFlag
-from aegis.events.facts import Program, Sum
+from aegis.events.facts import ANYWHERE, Program, Sum
 
 ROOM_FOR = lib.AEGIS_PROGRAMS_MAX // 2  # programs; above, those that are safe are deleted
-SUM_MAPS = ("history", "slots", "programs", "epoch")
+SUM_MAPS = ("history", "slots", "programs", "epoch", "history_fill")
+_LAST = 2**32 - 1  # no epoch's number
+_NO_ADDRESS = {lib.AEGIS_SUM_SOCKET: b"", lib.AEGIS_SUM_REST: ANYWHERE}
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class KernelSums:
     """The ``SUM_MAPS`` among *maps*; used by one thread at a time."""
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
-        self._sums, self._slots, self._programs, self._epoch = (maps[name] for name in SUM_MAPS)
+        found = (maps[name] for name in SUM_MAPS)
+        self._sums, self._slots, self._programs, self._epoch, self._fill = found
         self._numbered = b""
 
     @property
@@ -57,37 +61,35 @@ class KernelSums:
 
     def read_closed(self) -> "Sums":
         """The sums of every epoch but the current one."""
-        return self._read(skip=self.epoch().current)
+        return Sums(self._sums, self._slots, skip=self.epoch().current)
 
     def delete(self, closed: "Sums") -> None:
         """Delete what ``read_closed`` returned: it is safe."""
         now = self.epoch()
-        taken = now.taken + closed.decisions(since=now.untaken)
+        taken = now.taken + self._decisions(now.untaken, now.current)
         self._put(Epoch(taken, now.current, now.current))
-        self._sums.clear(closed.keys)
-        free = bytes(layout("aegis_slot").size)
-        self._slots.fill([(index_key(number), free) for number in closed.places])
+        closed.delete()
+        self._fill.put(index_key(1 - now.current % 2), index_key(0))
 
     def kept(self) -> dict[str, int]:
         """How many decisions were "taken" out, and how many are "pending" in the kernel."""
         while True:
             now = self.epoch()
-            pending = self._read().decisions(since=now.untaken)
+            pending = self._decisions(now.untaken, _LAST)
             if self.epoch() == now:  # else some went from the one to the other meanwhile
                 return {"taken": now.taken, "pending": pending}
 
-    def _read(self, skip: int | None = None) -> "Sums":
-        """Those of all epochs but *skip*."""
-        size = layout("aegis_slot").size
-        keys, values = self._sums.read(lib.AEGIS_HISTORY_MAX, skip)
-        _, slots = self._slots.read(2 * lib.AEGIS_SLOTS)
-        places = [
-            place
-            for place, row in enumerate(_rows("aegis_slot", slots))
-            if row[-1] == lib.AEGIS_SLOT_READY and row[0] != skip
-        ]
-        used = b"".join(slots[place * size : (place + 1) * size] for place in places)
-        return Sums(keys, values, places, used)
+    def _decisions(self, since: int, before: int) -> int:
+        """How many there were in these epochs: counted in C, for there may be many sums."""
+        total = ffi.new("uint64_t *")
+        result = lib.aegis_count_sums(self._sums.fd, self._slots.fd, since, before, total)
+        check(result, "adding up the kernel's sums")
+        return int(total[0])
+
+    def waiting(self) -> int:
+        """About how many entries the table has."""
+        rows = (self._fill.get(index_key(parity)) or b"" for parity in (0, 1))
+        return sum(int.from_bytes(row, sys.byteorder) for row in rows)
 
     def programs(self) -> dict[int, Program]:
         """Every program that has a number."""
@@ -116,34 +118,46 @@ class KernelSums:
         self._epoch.put(KEY_OF_ONE, row)
 
 
-@dataclass(frozen=True)
 class Sums:
-    """Sums as the kernel has them: tens of thousands, so they are made one by one."""
+    """Sums of all epochs but *skip* in the kernel: tens of thousands, so they are read in pieces.
 
-    keys: bytes
-    values: bytes
-    places: list[int]  # of the slots
-    slots: bytes
+    Each time anew: the same as long as none of those epochs is current.
+    """
 
-    def __len__(self) -> int:
-        return len(self.keys) // layout("aegis_history_key").size + len(self.places)
+    def __init__(self, table: Map, slots: Map, skip: int | None = None) -> None:
+        self._table, self._slots, self._skip = table, slots, skip
+        self.count = 0  # that were yielded
 
     def __iter__(self) -> Iterator[Sum]:
-        return map(_sum, self._rows())
+        for row in self._rows():
+            self.count += 1
+            yield _sum(row)
 
-    def decisions(self, since: int) -> int:
-        """How many there were in epochs from *since* on."""
-        counted = layout("aegis_slot").names.index("sum.count")
-        return sum(row[counted] for row in self._rows() if row[0] >= since)
+    def delete(self) -> None:
+        """Those in the table and those in slots."""
+        for keys, _ in self._table.batches(self._skip):
+            self._table.clear(keys)
+        free = bytes(layout("aegis_slot").size)
+        for places, _ in self._used():
+            self._slots.fill([(place, free) for place in places])
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         """Of ``struct aegis_history_key`` and then ``struct aegis_history``."""
-        pairs = zip(
-            _rows("aegis_history_key", self.keys), _rows("aegis_history", self.values), strict=True
-        )
-        yield from (key + value for key, value in pairs)
+        for keys, values in self._table.batches(self._skip):
+            parts = (_rows("aegis_history_key", keys), _rows("aegis_history", values))
+            yield from (key + value for key, value in zip(*parts, strict=True))
         # A slot is the same, and two words of the kernel's own.
-        yield from (row[:-2] for row in _rows("aegis_slot", self.slots))
+        yield from (row[:-2] for _, rows in self._used() for row in rows)
+
+    def _used(self) -> Iterator[tuple[list[bytes], list[tuple[Any, ...]]]]:
+        """The keys and the rows of slots in use."""
+        for keys, slots in self._slots.batches():
+            used = [
+                (keys[4 * place : 4 * place + 4], row)
+                for place, row in enumerate(_rows("aegis_slot", slots))
+                if row[-1] == lib.AEGIS_SLOT_READY and row[0] != self._skip
+            ]
+            yield [key for key, _ in used], [row for _, row in used]
 
 
 def _rows(name: str, data: bytes) -> Iterator[tuple[Any, ...]]:
@@ -151,9 +165,9 @@ def _rows(name: str, data: bytes) -> Iterator[tuple[Any, ...]]:
 
 
 def _sum(row: tuple[Any, ...]) -> Sum:
-    epoch, program, port, direction, protocol, verdict, is_socket, _, addr, *rest = row
+    epoch, program, port, direction, protocol, verdict, kind, _, addr, *rest = row
     count, reports, first, last, _ = rest
     return Sum(
         epoch, program, DIRECTION_NAMES[direction], protocol, VERDICTS[verdict],
-        b"" if is_socket else addr, port, count, reports, first, last,
+        _NO_ADDRESS.get(kind, addr), port, count, reports, first, last,
     )  # fmt: skip

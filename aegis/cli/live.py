@@ -141,6 +141,8 @@ def _where(record: Record) -> str:
     address = _cut(_text(record, f"{side}.domain"), 40) or _text(record, f"{side}.ip")
     port = _text(record, "destination.port")
     protocol = _text(record, "network.transport")
+    if _get(record, "aegis.anywhere"):
+        return f" {'<-' if inbound else '->'} many others/{protocol}"
     if hook in ("bind", "listen"):
         return f" listens on {port}/{protocol}"
     if inbound:

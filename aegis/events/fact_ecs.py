@@ -25,6 +25,8 @@ def to_ecs_fact(fact: Fact) -> Record:
         "identity": list(identity_words(fact.program.identity)),
         "history": True,
     }
+    if fact.anywhere:
+        ours["anywhere"] = True
     exact = exact_hex(fact.program.path)
     if exact is not None:
         ours["hex"] = {"executable": exact}
@@ -48,6 +50,8 @@ def to_ecs_fact(fact: Fact) -> Record:
 
 def _ends(fact: Fact) -> Record:
     """``source`` and ``destination``; our own address is not known."""
+    if fact.anywhere:
+        return {}
     peer = {} if fact.address is None else {"ip": str(fact.address)}
     if fact.direction is Direction.OUT:
         return {"destination": {**peer, "port": fact.port}} if peer else {}

@@ -29,6 +29,7 @@ class Program:
         return IdentityFlag.TRUSTED in self.identity and IdentityFlag.SEEDED not in self.identity
 
 
+ANYWHERE = b"*"  # in place of an address: of flows that the kernel had no room for one by one
 UNKNOWN_PROGRAM = Program("", IdentityFlag.LOST)
 
 
@@ -40,7 +41,7 @@ class Sum(NamedTuple):
     direction: Direction
     protocol: int  # IANA
     verdict: Verdict
-    address: bytes  # 16, network order, IPv4 mapped; empty: of making a socket
+    address: bytes  # 16, network order, IPv4 mapped; empty: of making a socket; or ANYWHERE
     port: int
     decisions: int
     reports: int  # of them off the map
@@ -61,10 +62,11 @@ class Fact(NamedTuple):
     last: float
     decisions: int
     reports: int  # of them off the map, told or not
+    anywhere: bool = False  # many flows in one; neither address nor port is known
 
     @property
     def hook(self) -> str:
         """``socket``, ``listen``, or, with a peer, ``connect``."""
-        if self.address is not None:
+        if self.address is not None or self.anywhere:
             return "connect"
         return "socket" if self.direction is Direction.OUT else "listen"

@@ -20,7 +20,7 @@ from pathlib import Path
 from aegis.errors import HistoryDamagedError, HistoryError
 from aegis.events import history_sql as sql
 from aegis.events.event import IdentityFlag
-from aegis.events.facts import UNKNOWN_PROGRAM, Fact, Program, Sum
+from aegis.events.facts import ANYWHERE, UNKNOWN_PROGRAM, Fact, Program, Sum
 from aegis.policy.model import Address, Direction, Verdict
 
 HISTORY_PATH = Path("/var/lib/aegis/history.db")
@@ -151,7 +151,7 @@ class History:
                 yield Fact(
                     Program(os.fsdecode(path), IdentityFlag(identity)), Direction(direction),
                     protocol, _peer(address, direction), port, Verdict(verdict),
-                    times[0] / 1e9, times[1] / 1e9, n, off,
+                    times[0] / 1e9, times[1] / 1e9, n, off, address == ANYWHERE,
                 )  # fmt: skip
 
     def rows(self) -> int:
@@ -244,7 +244,7 @@ def _row(one: Sum, program: int, boot: int) -> tuple[object, ...]:
 
 
 def _peer(data: bytes, direction: str) -> Address | None:
-    address = IPv6Address(data) if data else None
+    address = IPv6Address(data) if data not in (b"", ANYWHERE) else None
     if address is None or (direction == Direction.IN and not int(address.ipv4_mapped or address)):
         return None
     return address.ipv4_mapped or address

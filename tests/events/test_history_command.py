@@ -14,7 +14,7 @@ from aegis.actions.log import EventLog
 from aegis.events.context import Context
 from aegis.events.ecs import to_ecs, to_json_line
 from aegis.events.event import IdentityFlag
-from aegis.events.facts import Program, Sum
+from aegis.events.facts import ANYWHERE, Program, Sum
 from aegis.events.history import History, clock_offset_ns
 from aegis.policy.address import mapped
 from aegis.policy.model import Direction, Verdict
@@ -143,3 +143,20 @@ def test_following_reads_history_too_once(files: tuple[str, ...]) -> None:
         *(False, True, True, True, True),
         False,
     ]
+
+
+def test_flows_that_had_no_room_of_their_own_are_told_as_many_others(tmp_path: Path) -> None:
+    """No address and no port that nobody knows: neither in text nor in a record."""
+    rest = made(2, address=ANYWHERE, port=0, decisions=7)
+    with closing(History(tmp_path / "history.db")) as store:
+        store.take("x:1", [rest], lambda: PROGRAMS, untaken=1, offset_ns=clock_offset_ns())
+        [fact] = store.facts()
+    assert (fact.address, fact.anywhere, fact.hook) == (None, True, "connect")
+    files = ("--file", str(tmp_path / "none"), "--history", str(tmp_path / "history.db"))
+    assert (
+        output("--summary", *files)
+        .rstrip()
+        .endswith("7  /usr/bin/nc (untrusted) -> many others/tcp")
+    )
+    [record] = map(json.loads, output("--summary", "--json", *files).splitlines())
+    assert record["aegis"]["anywhere"] is True and "destination" not in record

@@ -6,11 +6,15 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
 from aegis._bpf import lib
+from aegis.bpf.generation import index_key
+from aegis.bpf.maps import Map
+from aegis.bpf.object import open_map
+from aegis.bpf.pins import Pins
 from aegis.events.facts import Fact
 from aegis.events.history import History, Totals
 from tests.kernel.agent import Agent, aegis
@@ -38,7 +42,7 @@ untrusted_file = true
 actions = ["log", "block"]
 """
 
-RING_EVENTS = lib.AEGIS_RING_BYTES // 1024
+RING_EVENTS = lib.AEGIS_RING_BYTES // (lib.AEGIS_SHORT_EVENT + 8)  # and its header
 
 
 @pytest.fixture
@@ -169,21 +173,59 @@ def test_decisions_without_an_agent_are_taken_by_the_next(
     assert_balanced(agent)
 
 
+def test_who_sprays_destinations_pays_with_their_detail_alone(
+    agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    """More flows at once than there is room for: each is a fact, and another's have their ends."""
+    sprayed, others = 60_000, lib.AEGIS_HISTORY_SHARE
+    os.kill(agent.pid, signal.SIGSTOP)
+    try:
+        flood(programs, workshop.install("quiet-for-history"), sprayed, sprayed)
+        flood(programs, workshop.install("flood-for-history"), others, others, first=10000)
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)
+    notice = agent.wait_event(aegis__notice="history-folded")
+    counters = agent.counters()
+    assert counters["history_lost"] == 0
+    facts = facts_of(agent, "quiet-for-history")
+    [rest] = [fact for fact in facts if fact.anywhere]
+    assert rest.decisions == counters["history_folded"] == notice["aegis"]["lost"]
+    room = lib.AEGIS_HISTORY_FREE + lib.AEGIS_HISTORY_SHARE
+    assert len(facts) - 1 == sprayed - rest.decisions <= room
+    assert sum(fact.decisions for fact in facts) == sprayed
+    facts = facts_of(agent, "flood-for-history")
+    assert sorted(fact.port for fact in facts) == list(range(10000, 10000 + others))
+    assert_balanced(agent)
+
+
 def test_a_full_table_is_counted_and_told(
     agent: Agent, workshop: Workshop, programs: Programs
 ) -> None:
-    """More flows at once than the kernel has room for: the rest is a number, and a notice."""
-    room = lib.AEGIS_HISTORY_MAX
-    os.kill(agent.pid, signal.SIGSTOP)
-    try:
-        for name in ("flood-for-history", "quiet-for-history"):
-            flood(programs, workshop.install(name), room * 3 // 4, room * 3 // 4)
-    finally:
-        os.kill(agent.pid, signal.SIGCONT)
+    """Not even room for what is left when destinations are not told apart."""
+    flows, room = 10_000, lib.AEGIS_HISTORY_SHARE  # in slots
+    with pinned(agent, "history_fill") as fill:
+        os.kill(agent.pid, signal.SIGSTOP)
+        try:
+            for parity in range(2):
+                fill.put(index_key(parity), index_key(lib.AEGIS_HISTORY_MAX))
+            flood(programs, workshop.install("flood-for-history"), flows, flows)
+        finally:
+            os.kill(agent.pid, signal.SIGCONT)
     assert agent.wait_event(aegis__notice="history-lost")
     lost = agent.counters()["history_lost"]
-    assert room // 2 - lib.AEGIS_SLOTS - 1000 < lost <= room // 2
+    assert flows - room <= lost <= flows - room // 2
     assert_balanced(agent)
+
+
+@contextmanager
+def pinned(agent: Agent, name: str) -> Iterator[Map]:
+    """The map of that name of *agent*."""
+    pins = Pins(agent.status()["instance"])
+    fd = pins.open(pins.map_path(name))
+    try:
+        yield open_map(name, fd)
+    finally:
+        os.close(fd)
 
 
 def test_the_bound_on_rows_holds_and_is_paid_by_the_program_with_the_most(

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """One process that makes noise does not hide what another one does."""
 
+import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kernel.agent import field
+import pytest
+
+from tests.kernel.agent import Agent, field
 from tests.kernel.conftest import Agents
 from tests.kernel.programs import Programs
 from tests.kernel.workshop import Workshop
@@ -17,35 +23,80 @@ detent = 0
 actions = ["log", "block"]
 
 [[app]]
-exe = "small-neighbour"
+exe = "sprayer"
 ports = ["8086"]
 actions = ["log", "block"]
+
+[[app]]
+exe = "small-neighbour"
+remotes = []
+actions = ["log", "block"]
 """
-FLOWS = 4000
+FLOWS = 10_000
+LOAD = Path(__file__).parents[1] / "load.c"
 
 
-def test_flows_of_another_are_all_told_while_one_fills_the_ring(
-    agents: Agents, workshop: Workshop, programs: Programs
-) -> None:
-    agent, _ = agents.start(POLICY)
-    small = workshop.compile("small-neighbour", Path(__file__).parents[1] / "load.c")
-    noisy = workshop.install("noisy-neighbour")
-    before, since = agent.counters(), agent.mark()
-    noise = programs.start(noisy, "flood", "127.0.0.1", "8087", "100000000", "2", "10")
-    try:
-        time.sleep(0.5)  # until it is known to be noisy
-        assert programs.run(small, str(FLOWS), "2000", str(FLOWS)).code == 0
-    finally:
-        noise.kill()
-    agent_lost = agent.counters()["lost"] - before["lost"]
-    assert agent_lost  # else there was no flood, and this test shows nothing
-    deadline = time.monotonic() + 20
-    told: set[tuple[object, object]] = set()
-    while len(told) < FLOWS and time.monotonic() < deadline:
-        told = {
-            (field(event, "destination.ip"), field(event, "destination.port"))
-            for event in agent.stream(since)
-            if field(event, "process.name") == small.name
-        }
-    assert len(told) == FLOWS
+@pytest.fixture
+def agent(agents: Agents) -> Iterator[Agent]:
+    started, _ = agents.start(POLICY)
+    yield started
     agents.close()
+
+
+@contextmanager
+def unread(agent: Agent) -> Iterator[None]:
+    """Nobody reads the ring meanwhile."""
+    os.kill(agent.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        pytest.param(("noisy-neighbour", "127.0.0.1", "8087", "2"), id="the-same-again"),
+        pytest.param(("sprayer", "127.0.0.1", "10000", "2", "50000"), id="ever-other-ones"),
+    ],
+)
+def test_flows_of_another_are_all_told_while_one_fills_the_ring(
+    noise: tuple[str, ...], agent: Agent, workshop: Workshop, programs: Programs
+) -> None:
+    """10,000 at once, while nobody reads: what is left to the quiet has room for all of them."""
+    small = workshop.compile("small-neighbour", LOAD)
+    name, address, port, threads, *spread = noise
+    command = (workshop.install(name), "flood", address, port, "100000000", threads, *spread)
+    before, since = agent.counters(), agent.mark()
+    flood = programs.start(*map(str, command))
+    try:
+        wait_for_loss(agent, before["lost"])
+        with unread(agent):
+            time.sleep(0.5)  # for the noise to fill what it may
+            later = agent.mark()
+            assert programs.run(small, str(FLOWS), "0", str(FLOWS)).code == 0
+    finally:
+        flood.kill()
+    agent.settle()
+    assert told_of(agent, later, small) == FLOWS
+    notice = agent.wait_event(since, aegis__notice="events-lost")
+    lost = field(notice, "aegis.noisy")
+    assert [one["pid"] for one in lost] == [flood.pid]
+    assert lost[0]["executable"].endswith(f"/{name}") and lost[0]["lost"] > 0
+
+
+def wait_for_loss(agent: Agent, before: int) -> None:
+    """Until the noise is known for what it is: else there is none, and nothing is shown."""
+    deadline = time.monotonic() + 20
+    while agent.counters()["lost"] == before:
+        assert time.monotonic() < deadline
+
+
+def told_of(agent: Agent, since: int, program: Path) -> int:
+    """How many different flows of *program* are told."""
+    told = {
+        (field(event, "destination.ip"), field(event, "destination.port"))
+        for event in agent.stream(since)
+        if field(event, "process.executable") == str(program)
+    }
+    return len(told)
