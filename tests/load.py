@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,12 @@ from tests.kernel.programs import Programs
 from tests.kernel.workshop import Workshop, make_directory
 
 MIB = 1 << 20
+FLOWS = 10_000  # of the neighbour
+NOISE = (
+    ("the same 100", "load-distinct", 100),
+    ("ever other ones", "load-distinct", 1_000_000),
+    ("the same 100, detent = 0", "load-reported", 100),
+)
 # Its output is not looked at, and the log is removed now and then: neither shall fill the disk.
 UNSEEN = ("/bin/sh", "-c", 'exec "$@" >/dev/null', "sh")
 POLICY = """
@@ -121,7 +128,8 @@ def memory(bench: Bench) -> Iterator[str]:
     counters = bench.agent.counters()
     yield f"1,000,000 flows, most {most / MIB:6.1f} MiB   (aim: 64)"
     yield f"afterwards          {_pss(bench.agent.pid) / MIB:6.1f} MiB"
-    yield f"lost {counters['lost']:,}, not in history {counters['history_lost']:,}"
+    folded = f"there without destination {counters['history_folded']:,}"
+    yield f"lost {counters['lost']:,}, not in history {counters['history_lost']:,}, {folded}"
 
 
 def idle(bench: Bench) -> Iterator[str]:
@@ -136,49 +144,57 @@ def idle(bench: Bench) -> Iterator[str]:
 
 def neighbour(bench: Bench) -> Iterator[str]:
     """One makes noise, another's 10,000 denied flows are to be told within 5 s."""
-    other = bench.compile("load-other")
-    for name, what in (("load-distinct", "detent"), ("load-reported", "detent = 0")):
-        noise = bench.compile(name)
-        ends = [bench.start(noise, 2_000_000, 0, 100) for _ in range(2)]
-        time.sleep(1)
-        tail = Tail(bench.agent.log, f'"name":"{other.name}"'.encode())
-        before = bench.agent.counters()
-        end = bench.start(other, 10_000, 5000, 10_000)
-        for _ in range(15):
-            tail.count()
-            time.sleep(0.1)
-        seconds = end()
-        begun, found = time.monotonic(), 0
-        while found < 10_000 and time.monotonic() < begun + 5:
-            found = tail.count()
-            time.sleep(0.1)
-        told = time.monotonic() - begun
-        after = bench.agent.counters()
-        rate = sum(2_000_000 / end() for end in ends)
-        yield (
-            f"noise {rate:,.0f}/s ({what}): {found:,} of 10,000 told {told:.1f} s after "
-            f"{seconds:.2f} s; lost of both {after['lost'] - before['lost']:,}"
-        )
+    for what, name, spread in NOISE:
+        noisy = bench.compile(name)
+        for rate in (1_000_000, 0):
+            for pace in (5000, 0):
+                yield f"{what}: " + _beside(bench, noisy, (rate, spread), pace)
+                bench.settle()
+                bench.agent.log.unlink()
+
+
+def _beside(bench: Bench, noisy: Path, noise_of: tuple[int, int], pace: int) -> str:
+    """*noise_of*: its rate and spread. Rates are a second; 0: as fast as they go."""
+    rate, spread = noise_of
+    count = 60 * (rate or 5_000_000)
+    noise = bench.programs.start(noisy, str(count), str(rate), str(spread))
+    try:
+        time.sleep(2)
+        # A new file each time: detent silences what the last one's flows had told.
+        folder = bench.workshop.bin / str(time.monotonic_ns())
+        folder.mkdir()
+        other = shutil.copy(bench.compile("load-other"), folder)
+        tail = Tail(bench.agent.log, f'"executable":"{other}"'.encode())
+        before, begun = bench.agent.counters(), time.monotonic()
+        bench.programs.run(other, str(FLOWS), str(pace), str(FLOWS), patience=60)
+        ended, told = time.monotonic(), 0
+        while told < FLOWS and time.monotonic() < ended + 5:
+            told = tail.count()
+            time.sleep(0.05)
+        until = time.monotonic()
+        after, seconds = bench.agent.counters(), time.monotonic() - begun
+    finally:
+        noise.kill()
+        noise.wait()
+    blocked, lost = (after[key] - before[key] for key in ("blocked", "lost"))
+    return (
+        f"{blocked / seconds:>9,.0f} denied/s, {lost / seconds:>9,.0f}/s lost; "
+        f"the other's {FLOWS:,} in {ended - begun:.2f} s: {told:,} told {until - ended:.1f} s later"
+    )
 
 
 class Tail:
-    """How often *mark* stands in what is added to a file from now on."""
+    """How often *mark* stands in what is added to a log from now on; nobody may move that."""
 
     def __init__(self, path: Path, mark: bytes) -> None:
-        self._path, self._mark = path, mark
-        self._place = path.stat().st_size if path.exists() else 0
-        self._found = 0
+        self._file = path.open("rb")
+        self._file.seek(0, os.SEEK_END)
+        self._mark, self._found, self._rest = mark, 0, b""
 
     def count(self) -> int:
-        with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
-            file.seek(self._place)
-            while block := file.read(MIB):
-                whole = block[: block.rfind(b"\n") + 1]
-                self._found += whole.count(self._mark)
-                self._place += len(whole)
-                if len(block) < MIB:
-                    break
-                file.seek(self._place)
+        while block := self._file.read(MIB):
+            whole, _, self._rest = (self._rest + block).rpartition(b"\n")
+            self._found += whole.count(self._mark)
         return self._found
 
 
