@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from aegis import control, control_server, last_good, systemd
-from aegis.actions.cage import own_cgroup
 from aegis.actions.notice import Tell
 from aegis.actions.notify import Notifier
 from aegis.actions.processes import spared_pids
@@ -20,6 +19,7 @@ from aegis.actions.react import View
 from aegis.actions.script import ScriptRunner
 from aegis.bpf import memory
 from aegis.bpf.state import read_state
+from aegis.broker.brokers import Opener
 from aegis.config.load import Loaded, load_policy
 from aegis.confirming import Confirming
 from aegis.errors import AegisError
@@ -39,11 +39,11 @@ from aegis.tasks import Tasks
 class Agent:
     """One run. *say* gets lines for the administrator, *view* every record."""
 
-    def __init__(self, options: Options, say: Say, view: View) -> None:
+    def __init__(self, options: Options, say: Say, view: View, opener: Opener) -> None:
         self._after_batch = view.flush
         self._stopping = asyncio.Event()
         self._tasks = Tasks(failed=self._stopping.set)
-        self._parts = parts = make_parts(options, say, view)
+        self._parts = parts = make_parts(options, say, view, opener)
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
         self._proving = Proving(parts, self._reloading.lock)
@@ -58,7 +58,8 @@ class Agent:
 
     def _health(self) -> Mapping[str, Any]:
         proven, guarded = self._proving.status(), self._guarding.status()
-        return {**proven, **guarded, "degraded": [*proven["degraded"], *guarded["degraded"]]}
+        degraded = [*proven["degraded"], *guarded["degraded"], *self._parts.brokers.wrong()]
+        return {**proven, **guarded, "degraded": degraded}
 
     @property
     def instance(self) -> str:
@@ -137,8 +138,8 @@ class Agent:
         """What needs the kernel's maps."""
         parts = self._parts
         kernel, reactions = parts.kernel, parts.reactions
-        reactions.scripts = ScriptRunner(policy.settings, reactions.notice, own_cgroup())
-        reactions.notifier = Notifier(policy.notify, tell=reactions.notice)
+        reactions.scripts = ScriptRunner(policy.settings, reactions.notice, parts.brokers)
+        reactions.notifier = Notifier(policy.notify, reactions.notice, parts.brokers)
         parts.facts = Facts(kernel, parts.naming, reactions, self._after_batch)
         parts.recorder = Recorder(
             kernel.sums(),
@@ -159,6 +160,7 @@ class Agent:
         spawn(self._proving.look_forever())
         spawn(self._proving.prove_forever())
         spawn(facts.tick())
+        spawn(self._parts.brokers.check_forever())
         spawn(self._parts.log.flush_forever())
         spawn(self._parts.keeper.keep_forever())
         spawn(recorder.record_forever())
@@ -176,12 +178,14 @@ class Agent:
             parts.naming,
             parts.reactions.handle,
             parts.reactions.notice,
+            parts.brokers.sever,
         )
         parts.existing = existing.tally
         await existing.sweep(facts.flush)
         async with self._reloading.lock:
-            # Closing sockets in other network namespaces was the last thing that took more.
+            # Seeing whose sockets those are was the last thing that took more.
             self._reloading.give_up_rights()
+        parts.brokers.let_go_of_sever()
 
     async def _stop(self) -> None:
         parts = self._parts
@@ -202,6 +206,7 @@ class Agent:
         asked = self._stopping.is_set() and self._tasks.failure is None
         self._guarding.stop(asked=asked)
         parts.keeper.close()
+        parts.brokers.close()
         parts.log.close()
         self._after_batch()
         parts.kernel.close()

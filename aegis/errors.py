@@ -32,6 +32,10 @@ class LockOutError(AegisError):
     """A policy would cut what the host is reached or repaired by."""
 
 
+class BrokerError(AegisError):
+    """A process that has the rights of some reaction is not there, or did not do it."""
+
+
 def said_of(error: BaseException) -> str:
     """One line for what nobody foresaw: what it is, and where it came from."""
     trace, place = error.__traceback__, ""

@@ -27,6 +27,10 @@ SSHD = frozenset({b"sshd", b"sshd-session", b"sshd-auth"})  # the last two since
 _TURN = 32  # sockets; then other work gets the loop
 
 
+# Closes a socket, as ``diag.destroy``: not found, it is False.
+Destroy = Callable[[Held, list[int]], bool]
+
+
 @dataclass
 class Tally:
     """What a sweep came to, in sockets."""
@@ -48,6 +52,7 @@ class Existing:
     naming: Naming
     handle: Callable[[Event], None]
     tell: Tell
+    destroy: Destroy = diag.destroy
     tally: Tally = field(default_factory=Tally)
 
     async def sweep(self, after_turn: Callable[[], None]) -> None:
@@ -89,7 +94,7 @@ class Existing:
     def _sever(self, held: Held, reported: list[Judged]) -> bool | None:
         """Whether it was closed; None: not found, so it is for ``_sever_missed`` to report."""
         try:
-            found = diag.destroy(held, [one.held.tgid for one in reported])
+            found = self.destroy(held, [one.held.tgid for one in reported])
         except (AegisError, OSError) as error:
             self._tell_unsevered(held, error)
             return False

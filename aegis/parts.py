@@ -8,6 +8,7 @@ from pathlib import Path
 from aegis.actions.log import EventLog
 from aegis.actions.react import Reactions, View
 from aegis.bpf.kernel import Kernel
+from aegis.broker.brokers import Brokers, Opener
 from aegis.events.context import Context
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
@@ -47,16 +48,19 @@ class Parts:
     reactions: Reactions
     log: EventLog
     keeper: Keeper
+    brokers: Brokers
     facts: Facts | None = None
     recorder: Recorder | None = None
     existing: Tally = field(default_factory=Tally)
 
 
-def make_parts(options: Options, say: Say, view: View) -> Parts:
+def make_parts(options: Options, say: Say, view: View, opener: Opener) -> Parts:
     """Everything that can be made before the kernel's part is there."""
     context = Context()
     reactions = Reactions(context, view=view)
     reactions.log = EventLog(options.log, tell=reactions.notice)
+    brokers = Brokers(opener, reactions.notice)
+    reactions.killer.executioner = brokers.kill
     kernel = Kernel(options.cgroup)
     keeper = Keeper(options.last_good, lambda: context.names, tell=reactions.notice)
     kernel.settled = keeper.offer
@@ -69,4 +73,5 @@ def make_parts(options: Options, say: Say, view: View) -> Parts:
         reactions=reactions,
         log=reactions.log,
         keeper=keeper,
+        brokers=brokers,
     )

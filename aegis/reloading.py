@@ -17,7 +17,7 @@ from aegis.errors import AegisError, ControlError, KernelError
 from aegis.parts import Parts
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Address, Mode, Policy, Resolution
-from aegis.privileges import PERMITTED, READING, needed
+from aegis.privileges import PERMITTED, READING
 from aegis.resolving import Resolving
 from aegis.tasks import TableLock, Tasks
 
@@ -42,12 +42,11 @@ class Reloading:
         self._parts = parts
         self._tasks = tasks
         self._changed = changed
-        self._resolving = Resolving(self._tell_name)
+        self._resolving = Resolving(self._tell_name, parts.brokers.look_up)
         self.lock = TableLock()
         self.policy = Policy()
         self.in_force_since = time.monotonic()
         self.last_ok = True
-        self.settled = False  # whether what starting takes was given up
         self.held = ""  # why the files' policy is not what is in force
         self.accepted: Callable[[], object] = bool  # called when a reload was asked for and done
 
@@ -96,6 +95,7 @@ class Reloading:
         self.policy = policy
         self.in_force_since = time.monotonic()
         parts.context.names = self._resolving.labels()
+        parts.brokers.want(policy)
         if parts.reactions.scripts is not None:
             parts.reactions.scripts.settings = policy.settings
         parts.reactions.killer.settings = policy.settings
@@ -103,14 +103,11 @@ class Reloading:
             parts.reactions.notifier.settings = policy.notify
         if parts.recorder is not None:
             parts.recorder.settings = policy.settings
-        if self.settled:
-            self.give_up_rights()
 
     def give_up_rights(self) -> None:
-        """Once the start is over, and with each policy."""
-        self.settled = True
+        """Once the start is over."""
         try:
-            set_rights(PERMITTED, needed(self.policy))
+            set_rights(PERMITTED, frozenset())
         except KernelError as error:
             # A thread that waits for a disk answers later; until then it is said, not the end.
             self._parts.reactions.notice("rights-kept", f"{error}: tried again")

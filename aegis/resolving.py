@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from aegis.names import NameBook, names_in, read_hosts, read_resolvers, resolve
+from aegis.names import Answer, NameBook, names_in, read_hosts, read_resolvers, resolve
 from aegis.policy.model import Address, Policy, Resolution, Where
 
 START_S = 3.0  # at start and reload: then go on without; an unresolved name allows nothing
@@ -15,6 +15,7 @@ REFRESH_S = 60.0
 RETRY_S = 5.0  # while some name has no address
 
 Tell = Callable[[str, str, Mapping[str, Any]], None]
+LookUp = Callable[[str, float], Awaitable[Answer]]
 
 
 def now() -> float:
@@ -25,8 +26,9 @@ def now() -> float:
 class Resolving:
     """The names of the policy in force; *tell* gets a notice of what went wrong."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, look_up: LookUp = resolve) -> None:
         self._tell = tell
+        self._look_up = look_up
         self._book = NameBook()
         self._names: Mapping[str, tuple[Where, ...]] = {}
         self._accepted: Mapping[str, tuple[Where, ...]] = {}  # of the policy in force
@@ -99,7 +101,7 @@ class Resolving:
 
     async def _look_up_all(self, timeout: float) -> None:
         names = list(self._names)
-        answers = await asyncio.gather(*(resolve(name, timeout) for name in names))
+        answers = await asyncio.gather(*(self._look_up(name, timeout) for name in names))
         for name, answer in zip(names, answers, strict=True):
             refused = self._book.update(name, answer.addresses, now())
             for text in refused:

@@ -145,6 +145,7 @@ int aegis_set_rights(uint64_t permitted, uint64_t effective);
 int aegis_raise_rights(uint64_t more, uint64_t *before);
 int aegis_restore_rights(uint64_t effective);
 int aegis_permitted_rights(uint64_t *permitted);
+int aegis_hide_memory(int hidden);
 
 /* Little memory rather than fast: frees go back to the system, now and from now on. */
 void aegis_save_memory(void);

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -141,4 +142,9 @@ int aegis_permitted_rights(uint64_t *permitted)
 	if (!err)
 		*permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
 	return err;
+}
+
+int aegis_hide_memory(int hidden)
+{
+	return prctl(PR_SET_DUMPABLE, !hidden) ? -errno : 0;
 }

@@ -10,11 +10,15 @@ import asyncio
 import itertools
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 _PREFIX = "aegis-hook-"
 _POLL_S = 0.005
+
+# Suspends what runs, or lets it go on; whether that could be done.
+Freeze = Callable[[bool], bool]
 
 
 class Cage:
@@ -34,7 +38,7 @@ class Cage:
         with suppress(FileNotFoundError):
             (self.path / "cgroup.kill").write_text("1")
 
-    def freeze(self, *, frozen: bool) -> bool:
+    def freeze(self, frozen: bool, /) -> bool:
         """Suspend everything in it, or let it go on; it can be killed all the same."""
         try:
             (self.path / "cgroup.freeze").write_text("1" if frozen else "0")

@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,15 +54,42 @@ class KillResult:
     descendants: int = 0  # killed with it
 
 
+@dataclass(frozen=True, slots=True)
+class KillOrder:
+    """Whom to kill: all that tells one process from every other, and whom never to.
+
+    *marked*: the kernel has killed it already, or as good as. *budget*: kills in a
+    minute; *left*: whether there may be one more.
+    """
+
+    pid: int
+    start_boot_ns: int
+    exec_boot_ns: int
+    identity: int
+    device: int
+    inode: int
+    path: str
+    tree: bool
+    marked: bool
+    never_kill: tuple[str, ...]
+    budget: int
+    left: bool
+
+
+Executioner = Callable[[KillOrder], KillResult]
+
+
 class Killer:
     """Kills by *settings*, which may be replaced at any time; *outcomes* counts.
 
-    The kernel's own kills count against the budget too. That the kernel has one
-    as well is for when nobody reads its events, or not in time.
+    *executioner* does it, and has the right to. The kernel's own kills count against
+    the budget too. That the kernel has one as well is for when nobody reads its
+    events, or not in time.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, executioner: Executioner | None = None) -> None:
         self.settings = settings
+        self.executioner = executioner or Strike()
         self.outcomes: Counter[KillStatus] = Counter()
         self._budget = Budget(settings.kill_budget, BUDGET_S)
 
@@ -85,15 +113,41 @@ class Killer:
     def _kill(self, event: Event) -> KillResult:
         if event.kill is KillBy.HOOK:
             return KillResult(event.pid, KillStatus.KILLED, by=KillBy.HOOK)
-        result = self._kill_by_pidfd(event)
+        result = self.executioner(self._order(event))
         ended = result.status is KillStatus.GONE or result.detail == _RECYCLED
         if event.kill is KillBy.TRACING and ended:
             return KillResult(event.pid, KillStatus.KILLED, by=KillBy.TRACING)
         return result
 
-    def _kill_by_pidfd(self, event: Event) -> KillResult:
-        pid = event.pid
-        if pid <= 1 or event.identity & IdentityFlag.KTHREAD:
+    def _order(self, event: Event) -> KillOrder:
+        return KillOrder(
+            pid=event.pid,
+            start_boot_ns=event.start_boot_ns,
+            exec_boot_ns=event.exec_boot_ns,
+            identity=int(event.identity),
+            device=event.device,
+            inode=event.inode,
+            path=event.path,
+            tree=event.actions.kill_tree,
+            marked=event.kill is KillBy.TRACING,
+            never_kill=self.settings.never_kill,
+            budget=self.settings.kill_budget,
+            left=self._budget.left(),
+        )
+
+
+class Strike:
+    """An :data:`Executioner` by pidfd. *ours*: processes of Aegis beside this one, and whom
+    they descend from.
+    """
+
+    def __init__(self, ours: frozenset[int] = frozenset()) -> None:
+        self._ours = ours
+
+    def __call__(self, order: KillOrder) -> KillResult:
+        """Kill, unless it is another process, or one that is spared."""
+        pid = order.pid
+        if pid <= 1 or order.identity & IdentityFlag.KTHREAD:
             return KillResult(pid, KillStatus.PROTECTED, "init or a kernel thread")
         if pid == os.getpid():
             return KillResult(pid, KillStatus.PROTECTED, "Aegis itself")
@@ -102,60 +156,61 @@ class Killer:
         except OSError as error:
             return _could_not(pid, error)
         try:
-            return self._refusal(event) or self._send(event, pidfd)
+            return self._refusal(order) or self._send(order, pidfd)
         except OSError as error:
             return _could_not(pid, error)
         finally:
             os.close(pidfd)
 
-    def _refusal(self, event: Event) -> KillResult | None:
-        pid = event.pid
+    def _refusal(self, order: KillOrder) -> KillResult | None:
+        pid = order.pid
         now = read_stat(pid)
         if now.is_kernel_thread:
             return KillResult(pid, KillStatus.PROTECTED, "a kernel thread")
-        if now.start_ticks != event.start_boot_ns // TICK_NS:
+        if now.start_ticks != order.start_boot_ns // TICK_NS:
             return KillResult(pid, KillStatus.OTHER, _RECYCLED)
         if now.has_ended:
             return KillResult(pid, KillStatus.GONE)
-        if pid in spared_pids():
+        if pid in self._spared():
             return KillResult(pid, KillStatus.PROTECTED, "Aegis descends from it")
-        known = event.inode and event.exec_boot_ns and not event.identity & _UNKNOWN_FILE
-        if known and (event.device, event.inode) not in executed_files(pid):
+        known = order.inode and order.exec_boot_ns and not order.identity & _UNKNOWN_FILE
+        if known and (order.device, order.inode) not in executed_files(pid):
             return KillResult(pid, KillStatus.OTHER, "it runs another program now")
-        if self._is_listed(event):
+        if _is_listed(order):
             return KillResult(pid, KillStatus.PROTECTED, "never_kill lists it")
         # What the kernel has marked is dead already, or as good as.
-        if event.kill is not KillBy.TRACING and not self._budget.left():
-            detail = f"more than {self.settings.kill_budget} in a minute"
+        if not order.marked and not order.left:
+            detail = f"more than {order.budget} in a minute"
             return KillResult(pid, KillStatus.OVER_BUDGET, detail)
         return None
 
-    def _is_listed(self, event: Event) -> bool:
-        listed = self.settings.never_kill
-        if not listed:
-            return False
-        if event.identity & _UNKNOWN_FILE:
-            path, trusted = running_file(event.pid)
-        else:
-            path, trusted = event.path, bool(event.identity & IdentityFlag.TRUSTED)
-        return is_never_killed(path, listed, trusted=trusted)
-
-    def _send(self, event: Event, pidfd: int) -> KillResult:
-        if not event.actions.kill_tree:
+    def _send(self, order: KillOrder, pidfd: int) -> KillResult:
+        if not order.tree:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            return KillResult(event.pid, KillStatus.KILLED)
+            return KillResult(order.pid, KillStatus.KILLED)
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
-        descendants = stop_descendants(event.pid, self._spares())
+        spares = _Spares(frozenset(self._spared()), order.never_kill)
+        descendants = stop_descendants(order.pid, spares)
         # Should the first one refuse, none may be left standing still.
         for fd in descendants.values():
             with suppress(OSError):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             os.close(fd)
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        return KillResult(event.pid, KillStatus.KILLED, descendants=len(descendants))
+        return KillResult(order.pid, KillStatus.KILLED, descendants=len(descendants))
 
-    def _spares(self) -> "_Spares":
-        return _Spares(frozenset(spared_pids()), self.settings.never_kill)
+    def _spared(self) -> set[int]:
+        return spared_pids().union(*map(spared_pids, self._ours))
+
+
+def _is_listed(order: KillOrder) -> bool:
+    if not order.never_kill:
+        return False
+    if order.identity & _UNKNOWN_FILE:
+        path, trusted = running_file(order.pid)
+    else:
+        path, trusted = order.path, bool(order.identity & IdentityFlag.TRUSTED)
+    return is_never_killed(path, order.never_kill, trusted=trusted)
 
 
 @dataclass(frozen=True, slots=True)

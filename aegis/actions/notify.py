@@ -9,19 +9,15 @@ checked, each time. No URL is ever told: a target is its line and its scheme.
 import asyncio
 import json
 import math
-import os
-import sys
 import time
 from collections import Counter, OrderedDict
 from contextlib import suppress
-from pathlib import Path
 
-from aegis.actions.account import Account, account_of
 from aegis.actions.budget import Budget
 from aegis.actions.message import Message, digest_message, event_message
 from aegis.actions.notice import Tell
-from aegis.actions.script_job import Command, run_command
-from aegis.errors import AegisError
+from aegis.actions.runs import Order, Runner, Runs
+from aegis.errors import AegisError, ScriptError
 from aegis.events.ecs import Record
 from aegis.policy.model import Notify
 from aegis.policy.targets import Target, parse_targets
@@ -34,7 +30,6 @@ PENDING_MAX = 64  # messages being sent, or waiting to be sent again
 _CHILDREN = 2  # at once
 _RULES_MAX = 8192  # budgets kept; the limits of two generations
 _OWN_S = 5.0  # how long an event may take to get here after its process ended
-_CHILD = str(Path(__file__).with_name("notify_child.py"))
 _ENV = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
 
 
@@ -45,7 +40,8 @@ class Notifier:
     "failed" (given up) and "retried"; and events that were only "digested".
     """
 
-    def __init__(self, settings: Notify, tell: Tell) -> None:
+    def __init__(self, settings: Notify, tell: Tell, runner: Runner | None = None) -> None:
+        self._runner = runner or Runs()
         self.outcomes: Counter[str] = Counter()
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -150,14 +146,13 @@ class Notifier:
             await asyncio.sleep(delay)
             try:
                 targets = self._targets()
-                account = self._account()
             except (AegisError, OSError, ValueError) as error:
                 self._failed("", f"{self.settings.urls_file}: {error}")
                 return
             wanted = [target for target in targets if not tried or target.key in left]
             if tried:
                 self.outcomes["retried"] += len(wanted)
-            left = await self._try(message, wanted, account)
+            left = await self._try(message, wanted)
             tried = True
             if not left:
                 return
@@ -165,9 +160,7 @@ class Notifier:
             if target.key in left:
                 self._failed(_label(self.settings, target), left[target.key])
 
-    async def _try(
-        self, message: Message, targets: list[Target], account: Account | None
-    ) -> dict[str, str]:
+    async def _try(self, message: Message, targets: list[Target]) -> dict[str, str]:
         """Return those of *targets* that failed, and why.
 
         Those that failed when they were last asked have a place of their own: one that
@@ -176,8 +169,8 @@ class Notifier:
         good = [target for target in targets if target.key not in self._suspect]
         suspect = [target for target in targets if target.key in self._suspect]
         asked = await asyncio.gather(
-            self._ask_in(self._places, message, good, account),
-            self._ask_in(self._suspect_place, message, suspect, account),
+            self._ask_in(self._places, message, good),
+            self._ask_in(self._suspect_place, message, suspect),
         )
         return {**asked[0], **asked[1]}
 
@@ -186,7 +179,6 @@ class Notifier:
         place: asyncio.Semaphore,
         message: Message,
         targets: list[Target],
-        account: Account | None,
     ) -> dict[str, str]:
         """In their turn; who failed a moment ago is not asked."""
         if not targets:
@@ -196,29 +188,22 @@ class Notifier:
             self._resting = {key: rest for key, rest in self._resting.items() if rest[0] > now}
             resting = {t.key: self._resting[t.key][1] for t in targets if t.key in self._resting}
             asked = [target for target in targets if target.key not in resting]
-            failed = await self._ask(message, asked, account) if asked else {}
+            failed = await self._ask(message, asked) if asked else {}
         until = time.monotonic() + REST_S
         self._resting |= {key: (until, reason) for key, reason in failed.items()}
         self._suspect = (self._suspect - {t.key for t in asked}) | failed.keys()
         return {**resting, **failed}
 
-    async def _ask(
-        self, message: Message, targets: list[Target], account: Account | None
-    ) -> dict[str, str]:
+    async def _ask(self, message: Message, targets: list[Target]) -> dict[str, str]:
         request = {
             "targets": {target.key: target.url for target in targets},
             "message": message.as_json(),
         }
-        command = Command(
-            [sys.executable, "-I", "-B", _CHILD],
-            json.dumps(request).encode(),
-            _ENV,
-            account=account,
-        )
+        order = Order("notify", json.dumps(request).encode(), _ENV, CHILD_S, self.settings.user)
         try:
-            result = await run_command(command, CHILD_S, self._started)
-        except OSError as error:
-            return dict.fromkeys((t.key for t in targets), error.strerror or "cannot be run")
+            result = await self._runner.run(order, self._started)
+        except (ScriptError, OSError) as error:
+            return dict.fromkeys((t.key for t in targets), str(error) or "cannot be run")
         self._own[result.pid] = time.monotonic() + _OWN_S
         answers = _parse_answers(result.output)
         answers = {t.key: answers.get(t.key, "the sender did not finish") for t in targets}
@@ -226,7 +211,7 @@ class Notifier:
         self.outcomes["sent"] += len(targets) - len(failed)
         return failed
 
-    def _started(self, pid: int) -> None:
+    def _started(self, pid: int, _freeze: object) -> None:
         self._own[pid] = math.inf
 
     def _failed(self, target: str, reason: str) -> None:
@@ -236,9 +221,6 @@ class Notifier:
 
     def _targets(self) -> tuple[Target, ...]:
         return parse_targets(ROOTS.read(str(self.settings.urls_file), private=True))
-
-    def _account(self) -> Account | None:
-        return None if self.settings.user == os.geteuid() else account_of(self.settings.user)
 
 
 def _label(settings: Notify, target: Target) -> str:

@@ -66,20 +66,23 @@ def children() -> dict[int, list[int]]:
     return found
 
 
-def spared_pids() -> set[int]:
-    """This process and those it descends from: killing them would end Aegis, or lock its
-    administrator out.
+def spared_pids(pid: int = 0) -> set[int]:
+    """*pid* (0: this process) and those it descends from: killing them would end Aegis, or
+    lock its administrator out.
 
     Whoever adopts an orphan is among its ancestors already (a subreaper, init),
     so the set never grows.
     """
-    return {os.getpid(), *ancestors()}
+    return {pid or os.getpid(), *ancestors(pid)}
 
 
-def ancestors() -> set[int]:
-    """Whom this process descends from, up to but without PID 1."""
+def ancestors(of: int = 0) -> set[int]:
+    """Whom process *of* (0: this one) descends from, up to but without PID 1."""
     found: set[int] = set()
-    pid = os.getppid()
+    try:
+        pid = read_stat(of).ppid if of else os.getppid()
+    except OSError:
+        return found
     while pid > 1 and pid not in found:
         found.add(pid)
         try:

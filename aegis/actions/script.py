@@ -5,26 +5,22 @@ import asyncio
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aegis.actions.account import Account, account_of
-from aegis.actions.cage import Cage, Cages
 from aegis.actions.notice import Tell
-from aegis.actions.script_file import find_script, list_scripts
-from aegis.actions.script_job import Kept, ScriptResult, run_script
+from aegis.actions.runs import Order, Runner, Runs
+from aegis.actions.script_file import find_script, list_scripts, open_script
+from aegis.actions.script_job import ScriptResult
 from aegis.actions.script_places import Places, Run
-from aegis.actions.script_strays import kill_strays
 from aegis.errors import ScriptError
 from aegis.events.ecs import Record, to_json_line
 from aegis.policy.model import Settings
-from aegis.spawn import NoCgroupError
 
 DIGEST_S = 60.0
 LOOK_S = 0.25  # while scripts take turns
-CAGE_END_S = 5.0  # of what a stop or a stuck process leaves: waited for beside the rest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,12 +36,12 @@ class ScriptRunner:
 
     At most ``script_jobs`` run at once; which, is said in ``Places``.
 
-    Each run has a cgroup of its own, made in *home*; where that is not possible, its
-    process group and whoever carries its AEGIS_EVENT_ID are killed at its end.
+    *runner* does the running, in a cgroup for each run where that is possible.
     """
 
-    def __init__(self, settings: Settings, tell: Tell, home: Path | None = None) -> None:
+    def __init__(self, settings: Settings, tell: Tell, runner: Runner | None = None) -> None:
         self.settings = settings
+        self._runner = runner or Runs()
         self.outcomes: Counter[str] = Counter()  # by kind of notice
         self.started = 0
         self.dropped = 0
@@ -55,10 +51,7 @@ class ScriptRunner:
         self._places = Places(settings.script_jobs)
         self._turn: asyncio.TimerHandle | None = None
         self.uncaged = 0  # runs without a cgroup of their own
-        self._cages = Cages(home)
         self._cageless_told = ""
-        self._events: Counter[str] = Counter()  # jobs not ended, by event
-        self._sweeps: set[asyncio.Task[Any]] = set()
         self._dropped_untold = 0
         self._digest: asyncio.TimerHandle | None = None
 
@@ -76,7 +69,6 @@ class ScriptRunner:
                 self._drop(1)
                 continue
             job = _Job(path, text, env, record["event"]["id"])
-            self._events[job.event_id] += 1
             self._waiting.append(job)
         self._start_waiting()
 
@@ -87,8 +79,9 @@ class ScriptRunner:
 
     async def drain(self) -> None:
         """Wait until nothing runs and nothing waits."""
-        while self._running or self._sweeps:
-            await asyncio.wait([*self._running, *self._sweeps])
+        while self._running:
+            await asyncio.wait([*self._running])
+        await self._runner.drain()
 
     async def close(self) -> None:
         """Kill what runs, drop what waits, tell how many those were."""
@@ -159,57 +152,35 @@ class ScriptRunner:
 
     async def _run(self, job: _Job, run: Run) -> None:
         try:
-            result = await self._run_caged(job, run)
+            result = await self._run_checked(job, run)
         except (ScriptError, OSError) as error:
             self._refused(str(error), job.event_id)
         else:
             self._finished(job, result)
 
-    async def _run_caged(self, job: _Job, run: Run) -> ScriptResult:
-        cage = self._cages.make()
+    async def _run_checked(self, job: _Job, run: Run) -> ScriptResult:
+        script = open_script(job.path)
+        settings = self.settings
+        uid = os.geteuid() if settings.script_user is None else settings.script_user
         try:
-            return await self._run_in(job, cage, lambda: setattr(run, "cage", cage))
-        except NoCgroupError as error:
-            self._cages.give_up(error)
-            return await self._run_in(job, None)
+            order = Order(
+                str(job.path), job.text, job.env, settings.script_timeout, uid,
+                job.event_id, script,
+            )  # fmt: skip
+            return await self._runner.run(order, lambda pid, freeze: run.started(freeze))
         finally:
-            if cage is not None and not cage.remove():
-                self._sweep(cage.end(CAGE_END_S))
+            os.close(script)
 
-    async def _run_in(
-        self, job: _Job, cage: Cage | None, started: Callable[[], object] = bool
-    ) -> ScriptResult:
-        if cage is None:
-            self.uncaged += 1
-            self._tell_cageless()
-        kept = Kept(self._account(), cage, started)
-        return await run_script(job.path, job.text, job.env, self.settings.script_timeout, kept)
-
-    def _tell_cageless(self) -> None:
+    def _tell_cageless(self, reason: str) -> None:
         """Once for each reason: what clears its environment and its session outlives a run."""
-        reason = self._cages.reason
+        if reason:
+            self.uncaged += 1
         if reason != self._cageless_told:
             self._cageless_told = reason
             self._tell("scripts-uncaged", f"no cgroup for a run of a hook script: {reason}", {})
 
-    def _sweep(self, work: Coroutine[Any, Any, Any]) -> None:
-        task = asyncio.create_task(work)
-        self._sweeps.add(task)
-        task.add_done_callback(self._sweeps.discard)
-
-    def _account(self) -> Account | None:
-        uid = self.settings.script_user
-        return None if uid in (None, os.geteuid()) else account_of(uid)
-
     def _ended(self, task: asyncio.Task[None]) -> None:
-        job = self._running.pop(task)
-        self._events[job.event_id] -= 1
-        if not self._events[job.event_id]:
-            # Not earlier: another script's processes carry the same id.
-            del self._events[job.event_id]
-            if self._cages.reason:
-                uids = {os.geteuid(), self.settings.script_user}
-                self._sweep(asyncio.to_thread(kill_strays, job.event_id, uids))
+        del self._running[task]
         self._start_waiting()
         if not task.cancelled():
             task.result()  # a defect must not pass in silence
@@ -219,6 +190,7 @@ class ScriptRunner:
         self._count("script-refused", f"script not run: {reason}", fields)
 
     def _finished(self, job: _Job, result: ScriptResult) -> None:
+        self._tell_cageless(result.uncaged)
         kind, ending = _ending(result, self.settings.script_timeout)
         self._places.learn(job.path, hangs=result.timed_out)
         seconds = result.duration_ns / 1e9

@@ -14,12 +14,10 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from aegis.actions.account import Account
 from aegis.actions.cage import Cage
-from aegis.actions.script_file import open_script
 from aegis.errors import ScriptError
 from aegis.spawn import Child, NoCgroupError, Program, spawn
 
@@ -42,15 +40,6 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a script is kept to; None: our own account, no cgroup. *started*: called then."""
-
-    account: Account | None
-    cage: Cage | None
-    started: Callable[[], object] = bool
-
-
-@dataclass(frozen=True, slots=True)
 class ScriptResult:
     """How a run ended. *status* as of ``subprocess``; None: it could not be ended."""
 
@@ -60,49 +49,38 @@ class ScriptResult:
     duration_ns: int
     output: bytes  # the first OUTPUT_MAX
     output_bytes: int  # of all of it
+    uncaged: str = ""  # why it had no cgroup of its own
 
 
-async def run_script(
-    path: Path,
-    text: bytes,
-    env: dict[str, str],
+def _nobody_asks(_pid: int) -> None:
+    """The default for *started*."""
+
+
+async def run_command(
+    command: Command,
     limit: float,
-    kept: Kept,
+    started: Callable[[int], None] = _nobody_asks,
+    uncaged: str = "",
 ) -> ScriptResult:
-    """Check and run the script at *path*; see ``run_command``. A cage is the caller's to remove.
+    """Run *command* in a session of its own, for at most *limit* seconds.
 
-    :raises ScriptError: if it may not be run, or cannot be executed
+    *started* is called with its PID; *uncaged* is passed on.
+
+    When its first process ends, at the limit, or when cancelled, its whole
+    process group is killed. A cage is the caller's to remove.
+
+    :raises ScriptError: if it cannot be executed
     :raises NoCgroupError: if nothing can be put into its cage
     """
-    fd, account, cage = open_script(path), kept.account, kept.cage
-    command = Command([os.fsencode(path)], text, env, f"/proc/self/fd/{fd}", fd, account, cage)
     try:
         process, output = await _start_beside(command)
     except NoCgroupError:
         raise
     except OSError as error:
-        raise ScriptError(f"{path}: {_why_not(error)}") from None
-    finally:
-        os.close(fd)
-    kept.started()
-    return await _watch(process, _Output(output), limit, cage)
-
-
-async def run_command(
-    command: Command, limit: float, started: Callable[[int], None] = lambda _: None
-) -> ScriptResult:
-    """Run *command* in a session of its own, for at most *limit* seconds.
-
-    *started* is called with its PID.
-
-    When its first process ends, at the limit, or when cancelled, its whole
-    process group is killed.
-
-    :raises OSError: if it cannot be executed
-    """
-    process, output = _start(command)
+        raise ScriptError(f"{os.fsdecode(command.argv[0])}: {_why_not(error)}") from None
     started(process.pid)
-    return await _watch(process, _Output(output), limit, command.cage)
+    result = await _watch(process, _Output(output), limit, command.cage)
+    return replace(result, uncaged=uncaged)
 
 
 async def _watch(
@@ -156,7 +134,7 @@ async def _start_beside(command: Command) -> tuple[Child, int]:
 
 def _start(command: Command) -> tuple[Child, int]:
     """Return the process, and the descriptor its output comes from."""
-    stdin = _readable(command.text)
+    stdin = readable(command.text)
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     account = command.account
     try:
@@ -192,7 +170,7 @@ def _why_not(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _readable(text: bytes) -> int:
+def readable(text: bytes) -> int:
     """Return a read-only descriptor of *text*: a file, so that nobody has to feed it."""
     fd = os.memfd_create("aegis-event", os.MFD_CLOEXEC)
     try:

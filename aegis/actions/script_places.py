@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aegis.actions.cage import Cage
+from aegis.actions.cage import Freeze
 
 TURN_S = 1.0  # for so long a run has its place to itself
 
@@ -19,17 +19,21 @@ TURN_S = 1.0  # for so long a run has its place to itself
 class Run:
     """A script at work. One that is suspended has no place, and no processor.
 
-    *cage*: None as long as it is not started: who starts it must not wait for its turn.
+    *freeze* suspends it, or lets it go on; None as long as it is not started (who starts it
+    must not wait for its turn), and without a cgroup.
     """
 
     path: Path
-    cage: Cage | None = None
+    freeze: Freeze | None = None
     since: float = field(default_factory=time.monotonic)  # it runs, or is suspended
     suspended: bool = False
 
+    def started(self, freeze: Freeze | None) -> None:
+        self.freeze = freeze
+
     def switch(self, *, suspended: bool) -> bool:
         """Whether it could be; without a cgroup it cannot."""
-        if self.cage is None or not self.cage.freeze(frozen=suspended):
+        if self.freeze is None or not self.freeze(suspended):
             return False
         self.suspended, self.since = suspended, time.monotonic()
         return True

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from aegis._bpf import lib
 from aegis.bpf.existing import Held
@@ -27,7 +28,20 @@ _V4_MAPPED = 12  # bytes before the IPv4 address
 _LACKING = "the kernel has no CONFIG_INET_DIAG_DESTROY"
 
 
-def destroy(held: Held, pids: Iterable[int]) -> bool:
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What tells a socket from every other; see :class:`Held`."""
+
+    netns: int
+    family: int
+    protocol: int
+    device: int
+    carrier: int
+    local: tuple[bytes, int]
+    remote: tuple[bytes, int]
+
+
+def destroy(held: Held | Ends, pids: Iterable[int]) -> bool:
     """Close *held*: its peer gets a reset, its holder ECONNABORTED. *pids*: who may share
 
     its network namespace. False: it was not found. It was closed meanwhile, or the kernel
@@ -49,7 +63,7 @@ def destroy(held: Held, pids: Iterable[int]) -> bool:
     return True
 
 
-def _message(held: Held) -> bytes:
+def _message(held: Held | Ends) -> bytes:
     body = _REQUEST.pack(held.family, held.protocol, 0, 0, _ANY_STATE)
     addresses = [held.local[0], held.remote[0]]
     if held.family == socket.AF_INET:

@@ -46,3 +46,8 @@ def raised(*names: str) -> Iterator[None]:
         yield
     finally:
         check(lib.aegis_restore_rights(before[0]), "lowering capabilities")
+
+
+def hide_memory(*, hidden: bool) -> None:
+    """From other processes of the same user; so hidden, it cannot execute by ``/proc/self/fd``."""
+    check(lib.aegis_hide_memory(hidden), "hiding memory")

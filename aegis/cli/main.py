@@ -13,7 +13,7 @@ from aegis.events.text import printable
 
 COMMANDS = (
     *("run", "load", "check", "explain", "status", "reload", "apply", "confirm", "unload"),
-    "events",
+    *("events", "broker"),
 )
 
 _DESCRIPTION = """\

@@ -8,6 +8,9 @@ from pathlib import Path
 from aegis.agent import Agent
 from aegis.bpf.cgroup import instance_name
 from aegis.bpf.pins import all_pins
+from aegis.broker.brokers import Opener
+from aegis.broker.starter import Starter
+from aegis.broker.units import Units
 from aegis.cli.off import stay_off
 from aegis.cli.output import Output, say
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
@@ -51,6 +54,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
                         f"{LAST_GOOD_PATH}; with --cgroup: nowhere)")  # fmt: skip
     parser.add_argument("--unload-on-exit", action="store_true",
                         help="take everything out of the kernel when stopping")  # fmt: skip
+    parser.add_argument("--units", action="store_true",
+                        help="have reactions done by the units of the package, not by processes "
+                        "of its own (as its service does)")  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -59,12 +65,14 @@ def run(args: argparse.Namespace) -> int:
     off = why_off()
     if off:
         return stay_off(off, instance_name(cgroup), say)
+    # While there is one thread, and nothing is open.
+    opener = Units() if args.units else Starter(say)
     output = Output(as_json=args.json)
     kept = args.last_good or (None if args.cgroup else LAST_GOOD_PATH)
     options = Options(args.config, cgroup, args.mode, args.log, args.history, kept)
     with asyncio.Runner() as runner:  # without a loop there is no coroutine left over
         try:
-            instance = runner.run(_run(options, output))
+            instance = runner.run(_run(options, output, opener))
         finally:
             output.close()
     if args.unload_on_exit:
@@ -73,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _run(options: Options, output: Output) -> str:
-    agent = Agent(options, output.say, output)
+async def _run(options: Options, output: Output, opener: Opener) -> str:
+    agent = Agent(options, output.say, output, opener)
     output.tell = agent.notice
     await agent.run()
     return agent.instance

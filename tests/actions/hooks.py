@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from aegis.actions.runs import Runs
 from aegis.actions.script import ScriptRunner
 from aegis.actions.script_env import script_env
 from aegis.events.context import Context
@@ -26,7 +27,7 @@ class Hooks:
         self.told = Told()
 
     def runner(self) -> ScriptRunner:
-        return ScriptRunner(Settings(**self.settings), self.told, self.home)
+        return ScriptRunner(Settings(**self.settings), self.told, Runs(self.home))
 
     def run(self, events: int = 1, names: tuple[str, ...] | None = None, **changes: Any) -> float:
         """Submit *events* events; return how many seconds all of it took."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from aegis.actions import notify as notify_module
+from aegis.actions import runs
 from aegis.actions.notify import Notifier
 from aegis.events.ecs import to_ecs
 from aegis.policy.model import Notify
@@ -191,8 +192,8 @@ def test_the_sender_has_no_rights_and_no_environment(
     (script_dir / "apprise.py").write_text(APPRISE.replace("PLACE", str(place)))
     child = script_dir / "child.py"
     path = f"import sys\nsys.path.insert(0, {str(script_dir)!r})\n"
-    child.write_text(path + Path(notify_module._CHILD).read_text())
-    monkeypatch.setattr(notify_module, "_CHILD", str(child))
+    child.write_text(path + Path(runs.NOTIFY[-1]).read_text())
+    monkeypatch.setattr(runs, "NOTIFY", (*runs.NOTIFY[:-1], str(child)))
     monkeypatch.setenv("OF_THE_AGENT", "x")
     sending.write("slack://SECRET", "unknown://x")
     sending.run(of())
@@ -211,9 +212,9 @@ def test_without_apprise_its_targets_fail_clearly(
 ) -> None:
     child = script_dir / "child.py"
     missing = 'import sys\nsys.modules["apprise"] = None\n'
-    child.write_text(missing + Path(notify_module._CHILD).read_text())
+    child.write_text(missing + Path(runs.NOTIFY[-1]).read_text())
     script_dir.chmod(0o755)
-    monkeypatch.setattr(notify_module, "_CHILD", str(child))
+    monkeypatch.setattr(runs, "NOTIFY", (*runs.NOTIFY[:-1], str(child)))
     sending.write("slack://SECRET", webhook.url)
     sending.run(of())
     assert len(webhook.received) == 1
@@ -231,8 +232,8 @@ def use_hanging_apprise(script_dir: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (script_dir / "apprise.py").write_text(HANGING)
     child = script_dir / "child.py"
     path = f"import sys\nsys.path.insert(0, {str(script_dir)!r})\n"
-    child.write_text(path + Path(notify_module._CHILD).read_text())
-    monkeypatch.setattr(notify_module, "_CHILD", str(child))
+    child.write_text(path + Path(runs.NOTIFY[-1]).read_text())
+    monkeypatch.setattr(runs, "NOTIFY", (*runs.NOTIFY[:-1], str(child)))
 
 
 def test_apprise_that_hangs_is_ended_tried_again_and_told(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aegis.actions import notify as notify_module
+from aegis.actions import runs
 from aegis.actions.notify import Notifier
 from aegis.policy.model import Notify
 from tests.actions.sending import Sending, of
@@ -24,8 +25,8 @@ def use_hanging_apprise(script_dir: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (script_dir / "apprise.py").write_text(HANGING)
     child = script_dir / "child.py"
     path = f"import sys\nsys.path.insert(0, {str(script_dir)!r})\n"
-    child.write_text(path + Path(notify_module._CHILD).read_text())
-    monkeypatch.setattr(notify_module, "_CHILD", str(child))
+    child.write_text(path + Path(runs.NOTIFY[-1]).read_text())
+    monkeypatch.setattr(runs, "NOTIFY", (*runs.NOTIFY[:-1], str(child)))
 
 
 def test_apprise_that_hangs_is_ended_tried_again_and_told(

@@ -13,6 +13,7 @@ import pytest
 from aegis.actions.cage import own_cgroup
 from aegis.actions.log import EventLog
 from aegis.actions.react import Reactions
+from aegis.actions.runs import Runs
 from aegis.actions.script import ScriptRunner
 from aegis.events.context import Context
 from aegis.events.ecs import Record
@@ -42,7 +43,7 @@ class Outcome:
         reactions = Reactions(Context(), on_record=self.shown.append)
         reactions.log = EventLog(self.log, reactions.notice)
         settings = Settings(script_dirs=(str(scripts),))
-        reactions.scripts = ScriptRunner(settings, reactions.notice, own_cgroup())
+        reactions.scripts = ScriptRunner(settings, reactions.notice, Runs(own_cgroup()))
         reactions.handle(event)
         await reactions.scripts.drain()
         reactions.flush()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from aegis.actions import script as script_module
-from aegis.actions import script_job
+from aegis.actions.runs import Runs
 from aegis.actions.script import ScriptRunner
 from aegis.actions.script_env import script_env
 from aegis.actions.script_file import open_script
@@ -98,7 +98,7 @@ def test_a_swapped_file_does_not_run(
         write_script("hook", "#!/bin/sh\necho evil\n")
         return fd
 
-    monkeypatch.setattr(script_job, "open_script", open_then_swap)
+    monkeypatch.setattr(script_module, "open_script", open_then_swap)
     hooks.run()
     assert hooks.output() == "good\n"
     assert path.read_text().endswith("evil\n")
@@ -288,7 +288,7 @@ def test_a_script_that_hangs_does_not_hold_up_another(hooks: Hooks, write_script
             done.append(time.monotonic() - start)
 
     async def scenario() -> None:
-        runner = ScriptRunner(Settings(**hooks.settings), tell, hooks.home)
+        runner = ScriptRunner(Settings(**hooks.settings), tell, Runs(hooks.home))
         for _ in range(10):  # as many as could take every place
             runner.submit(to_ecs(make_event(), CONTEXT), {}, ("10-hangs",))
         for _ in range(10):

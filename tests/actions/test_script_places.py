@@ -14,6 +14,7 @@ import pytest
 
 from aegis.actions import script_places
 from aegis.actions.cage import Cage
+from aegis.actions.runs import Runs
 from aegis.actions.script import LOOK_S, ScriptRunner
 from aegis.actions.script_places import Places, Run
 from aegis.events.ecs import to_ecs
@@ -68,7 +69,7 @@ def test_nobody_waits_for_what_hangs_at_its_first_event(
     told = Clocked()
 
     async def scenario() -> None:
-        runner = ScriptRunner(Settings(**hooks.settings), told, hooks.home)
+        runner = ScriptRunner(Settings(**hooks.settings), told, Runs(hooks.home))
         runner.submit(to_ecs(make_event(), CONTEXT), {}, None)
         await asyncio.sleep(0.1)
         Path(hooks.settings["script_dirs"][0], "07-exits").unlink()  # while it waits
@@ -122,7 +123,7 @@ def test_who_may_well_hang_makes_room_first(hooks: Hooks) -> None:
     places, cages = Places(2), [Cage(hooks.home / name) for name in ("a", "b")]
     good, unknown = Path("/good"), Path("/unknown")
     places.learn(good, hangs=False)
-    runs = [Run(good, cages[0], since=0.0), Run(unknown, cages[1], since=1.0)]
+    runs = [Run(good, cages[0].freeze, since=0.0), Run(unknown, cages[1].freeze, since=1.0)]
     places.runs |= set(runs)
     assert not places.has_room and places.make_room()
     assert [run.suspended for run in runs] == [False, True]

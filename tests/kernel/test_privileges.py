@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading takes three capabilities; the agent that runs has what its reactions need."""
+"""Loading takes three capabilities; the agent that runs has none in effect, its brokers have."""
 
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from aegis.actions.processes import children
 from aegis.bpf.rights import CAPABILITIES
-from aegis.privileges import KILLING, OTHER_USERS, PERMITTED
-from tests.kernel.agent import Agent
+from aegis.privileges import BROKERS, PERMITTED
+from tests.kernel.agent import Agent, field
 from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4
 from tests.kernel.policies import PolicyFile
@@ -22,7 +25,12 @@ BLOCKS = '[[app]]\nexe = "rightless"\nports = ["8086"]\nactions = ["log", "block
 KILLS = BLOCKS + '[[app]]\nexe = "doomed"\nactions = ["kill"]\n'
 # So that it is the agent who looks, and kills.
 BY_AGENT = "[global]\nkill_tree = true\n" + KILLS
-SCRIPTS = '[global]\nscript_user = "nobody"\n' + BLOCKS
+SCRIPTS = (
+    '[global]\nscript_user = "nobody"\nscript_dirs = ["/etc/aegis/scripts"]\n'
+    + BLOCKS.replace('"block"', '"block", "script:x"')
+)
+BOTH = SCRIPTS + '[[app]]\nexe = "doomed"\nactions = ["kill"]\n'
+NAMED = BLOCKS + '[[app]]\nexe = "named"\nremotes = ["localhost:8086"]\n'
 REFUSES = BLOCKS + '[[app]]\nexe = "server"\nlisten = ["8088"]\nactions = ["log", "block"]\n'
 LOADING = ("setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+perfmon,+net_admin", "--")
 # As debian/aegis.service has it: nothing is gained by executing.
@@ -54,10 +62,24 @@ def wait_for_rights(agent: Agent, effective: frozenset[str], permitted: frozense
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def running(agents: Agents, servers: Servers) -> tuple[Agent, PolicyFile]:
     servers.open(8086, 8087)
-    return agents.start(BLOCKS)
+    return agents.share(BLOCKS)
+
+
+@pytest.fixture
+def fresh(agents: Agents, servers: Servers) -> Iterator[Callable[[str], Agent]]:
+    """An agent of its own for each policy."""
+    servers.open(8086, 8087)
+
+    def start(text: str) -> Agent:
+        agents.close()
+        agent, _ = agents.start(text)
+        return agent
+
+    yield start
+    agents.close()
 
 
 @pytest.fixture
@@ -65,25 +87,85 @@ def talk(programs: Programs, workshop: Workshop) -> Talk:
     return programs.standing(workshop.install("rightless"))
 
 
-CASES = [
-    pytest.param(BLOCKS, frozenset(), id="only-blocks"),
-    pytest.param(KILLS, KILLING, id="kills"),
-    pytest.param(SCRIPTS, KILLING | OTHER_USERS, id="script-user"),
-    pytest.param(BLOCKS, frozenset(), id="and-back"),
-]
+def brokers_of(agent: Agent) -> dict[frozenset[str], int]:
+    """What is permitted and in effect in each process of a running agent's brokers → its PID."""
+    starter = next(iter(children().get(agent.pid, ())))
+    found = {}
+    for pid in children().get(starter, ()):
+        ((effective, permitted),) = set(rights(pid))
+        assert effective == permitted
+        found[permitted] = pid
+    return found
 
 
-@pytest.mark.parametrize(("text", "effective"), CASES)
-def test_the_running_agent_has_what_its_reactions_need(
-    text: str, effective: frozenset[str], running: tuple[Agent, PolicyFile], talk: Talk
+def wait_for_brokers(agent: Agent, wanted: set[frozenset[str]]) -> dict[frozenset[str], int]:
+    deadline = time.monotonic() + PATIENCE
+    while set(brokers_of(agent)) != wanted:
+        assert time.monotonic() < deadline, brokers_of(agent)
+        time.sleep(0.05)
+    return brokers_of(agent)
+
+
+@pytest.mark.parametrize("text", [BLOCKS, KILLS, SCRIPTS])
+def test_the_running_agent_has_nothing_in_effect(
+    text: str, running: tuple[Agent, PolicyFile], talk: Talk
 ) -> None:
-    """All its threads; whatever the policy before needed."""
+    """All its threads, whatever its reactions need: that is its brokers'."""
     agent, policy = running
     policy.replace(text)
     assert "aegis: reload" in agent.reload()
-    wait_for_rights(agent, effective, PERMITTED)
+    wait_for_rights(agent, frozenset(), PERMITTED)
     assert not talk.reaches("tcp", REMOTE4, 8087)
     assert agent.command("status").returncode == 0
+
+
+def test_each_broker_has_what_its_reaction_takes(fresh: Callable[[str], Agent]) -> None:
+    """One that no reaction needs is not even started."""
+    assert wait_for_brokers(fresh(BLOCKS), set()) == {}
+    assert wait_for_brokers(fresh(KILLS), {BROKERS["kill"]})
+    wait_for_brokers(fresh(BOTH), {BROKERS["kill"], BROKERS["hooks"]})
+
+
+def test_who_looks_names_up_has_no_rights_and_is_nobody(fresh: Callable[[str], Agent]) -> None:
+    agent = fresh(NAMED)
+    (pid,) = wait_for_brokers(agent, {frozenset()}).values()
+    assert Path(f"/proc/{pid}").stat().st_uid == NOBODY
+
+
+def test_a_broker_that_was_killed_comes_back(
+    fresh: Callable[[str], Agent], programs: Programs, workshop: Workshop
+) -> None:
+    """Before it is needed; both are told, and a kill goes through it."""
+    agent = fresh(BY_AGENT)
+    (pid,) = wait_for_brokers(agent, {BROKERS["kill"]}).values()
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while pid in (now := wait_for_brokers(agent, {BROKERS["kill"]}).values()):
+        assert time.monotonic() < deadline, now
+    end_of_another_user(programs, workshop)
+
+
+def test_without_brokers_a_reaction_fails_and_is_told(
+    fresh: Callable[[str], Agent], programs: Programs, workshop: Workshop
+) -> None:
+    """Who starts them is gone: ``status`` says what does not work; the policy stays in force."""
+    agent = fresh(BY_AGENT)
+    (pid,) = wait_for_brokers(agent, {BROKERS["kill"]}).values()
+    for number in (next(iter(children()[agent.pid])), pid):
+        os.kill(number, signal.SIGKILL)
+    told = agent.wait_event(event__action="broker-failed")
+    assert "the kill broker does not answer" in told["message"]
+    status = agent.command("status")
+    assert status.returncode != 0
+    assert "the kill broker does not answer" in status.stdout
+    victim = programs.start(workshop.install("doomed"), "-", user=NOBODY)
+    assert victim.stdin is not None
+    victim.stdin.write(f"tcp {REMOTE4} 8087\n")
+    victim.stdin.flush()
+    told = agent.wait_event(event__action="kill-skipped")
+    assert "failed" in told["message"]
+    assert victim.poll() is None
+    assert len([e for e in agent.events() if field(e, "event.action") == "broker-failed"]) == 1
 
 
 def test_without_them_it_does_all_its_work(running: tuple[Agent, PolicyFile], talk: Talk) -> None:
@@ -115,6 +197,10 @@ def test_another_user_s_process_is_killed_nevertheless(
     agent, policy = running
     policy.replace(BY_AGENT)
     assert "aegis: reloaded" in agent.reload()
+    end_of_another_user(programs, workshop)
+
+
+def end_of_another_user(programs: Programs, workshop: Workshop) -> None:
     victim = programs.start(workshop.install("doomed"), "-", user=NOBODY)
     assert victim.stdin is not None
     victim.stdin.write(f"tcp {REMOTE4} 8087\n")

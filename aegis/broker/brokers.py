@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All brokers of an agent: what its reactions have done by them."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from aegis.actions.kill import KillOrder, KillResult, KillStatus
+from aegis.actions.notice import Tell
+from aegis.actions.runs import Order, Started, nobody_asks
+from aegis.actions.script_job import ScriptResult, readable
+from aegis.bpf.existing import Held
+from aegis.broker.client import Calls, Line
+from aegis.broker.messages import (
+    Cancel,
+    Found,
+    Freeze,
+    Kill,
+    Killed,
+    LookUp,
+    Message,
+    Ran,
+    Run,
+    Running,
+    Sever,
+    Severed,
+)
+from aegis.errors import BrokerError, KernelError, ScriptError
+from aegis.names import Answer, names_in, parse_address
+from aegis.policy.model import Policy
+from aegis.privileges import HOOKS, KILL, NAMES, SEVER, hook_users, kills
+
+CHECK_S = 1.0
+
+
+class Opener(Protocol):
+    """``Starter`` or ``Units``."""
+
+    def __call__(self, name: str, uid: int, /) -> socket.socket: ...
+
+    def close(self) -> None: ...
+
+
+class Brokers:
+    """*opener* connects to each when it is first needed; *tell* gets what goes wrong."""
+
+    def __init__(self, opener: Opener, tell: Tell) -> None:
+        self._opener, self._tell = opener, tell
+        self._kill = Line(KILL, 0, opener, tell)
+        self._sever = Line(SEVER, 0, opener, tell)
+        self._calls: dict[tuple[str, int], Calls] = {}
+        self._wanted: set[tuple[str, int]] = set()
+
+    # ---- what is done by them ----
+
+    def kill(self, order: KillOrder) -> KillResult:
+        """An :data:`Executioner`."""
+        try:
+            answer = self._kill.ask(Kill.of(order))
+            if isinstance(answer, Killed) and answer.pid == order.pid:
+                return answer.result()
+            return KillResult(order.pid, KillStatus.FAILED, "the kill broker's answer is none")
+        except (BrokerError, ValueError) as error:
+            return KillResult(order.pid, KillStatus.FAILED, f"the kill broker: {error}")
+
+    def sever(self, held: Held, pids: Sequence[int]) -> bool:
+        """As ``diag.destroy``."""
+        answer = self._sever.ask(
+            Sever(
+                held.netns, held.family, held.protocol, held.device, held.carrier,
+                held.local[0].hex(), held.local[1], held.remote[0].hex(), held.remote[1],
+                tuple(pids),
+            )
+        )  # fmt: skip
+        if not isinstance(answer, Severed) or answer.error:
+            raise KernelError(getattr(answer, "error", "the sever broker's answer is none"))
+        return answer.found
+
+    def let_go_of_sever(self) -> None:
+        """It was needed once."""
+        self._sever.drop()
+
+    async def look_up(self, name: str, timeout: float) -> Answer:
+        """As ``names.resolve``."""
+        try:
+            async with asyncio.timeout(timeout):
+                found = await self._to(NAMES).ask(lambda number: LookUp(number, name))
+        except TimeoutError:
+            return Answer(error=f"no answer within {timeout:g} s")
+        except BrokerError as error:
+            return Answer(error=f"the names broker: {error}")
+        if not isinstance(found, Found) or found.error:
+            return Answer(error=getattr(found, "error", "not an answer"))
+        addresses = map(parse_address, found.addresses)
+        return Answer(frozenset(address for address in addresses if address is not None))
+
+    async def run(self, order: Order, started: Started = nobody_asks) -> ScriptResult:
+        """See :class:`aegis.actions.runs.Runner`."""
+        text = readable(order.text)
+        fds = (text,) if order.script < 0 else (text, order.script)
+
+        calls = self._to(HOOKS, order.uid)
+
+        def running(number: int, message: Running) -> None:
+            def freeze(frozen: bool, /) -> bool:
+                return calls.say(Freeze(number, frozen))
+
+            started(message.pid, freeze if message.caged else None)
+
+        def question(number: int) -> Message:
+            return Run(
+                number, order.name, dict(order.env), order.limit, order.uid, order.event_id,
+                order.script >= 0,
+            )  # fmt: skip
+
+        try:
+            ran = await calls.ask(question, fds, running, Cancel)
+        except BrokerError as error:
+            raise ScriptError(f"{order.name}: the hooks broker: {error}") from None
+        finally:
+            os.close(text)
+        if not isinstance(ran, Ran) or ran.error:
+            raise ScriptError(getattr(ran, "error", "not an answer"))
+        return ScriptResult(
+            ran.pid, ran.status if ran.ended else None, ran.timed_out, ran.duration_ns,
+            ran.output.encode("utf-8", "surrogateescape"), ran.output_bytes, ran.uncaged,
+        )  # fmt: skip
+
+    async def drain(self) -> None:
+        """See :class:`aegis.actions.runs.Runner`: they see to it themselves."""
+
+    # ---- whether they are there ----
+
+    def want(self, policy: Policy) -> None:
+        """Have those started that *policy* needs, before they are."""
+        wanted = {(HOOKS, uid) for uid in hook_users(policy)}
+        if kills(policy):
+            wanted.add((KILL, 0))
+        if names_in(policy):
+            wanted.add((NAMES, 0))
+        self._wanted = wanted
+
+    async def check(self) -> None:
+        for name, uid in sorted(self._wanted):
+            if name == KILL:
+                self._kill.check()
+            else:
+                with suppress(BrokerError):  # it was told
+                    await self._to(name, uid).ready()
+
+    async def check_forever(self) -> None:
+        """Each second: one that ended is started again before it is needed."""
+        while True:
+            await self.check()
+            await asyncio.sleep(CHECK_S)
+
+    def wrong(self) -> list[str]:
+        """A line for each that should be there and is not."""
+        links = [self._kill, *(self._to(name, uid) for name, uid in self._wanted if name != KILL)]
+        return sorted({line for link in links if (line := link.wrong())})
+
+    def close(self) -> None:
+        for link in (self._kill, self._sever, *self._calls.values()):
+            link.drop()
+        self._opener.close()
+
+    def _to(self, name: str, uid: int = 0) -> Calls:
+        key = name, uid
+        if key not in self._calls:
+            self._calls[key] = Calls(name, uid, self._opener, self._tell)
+        return self._calls[key]
