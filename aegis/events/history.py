@@ -26,6 +26,8 @@ from aegis.policy.model import Address, Direction, Verdict
 HISTORY_PATH = Path("/var/lib/aegis/history.db")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _BATCH = 2048  # sums held at a time
+_TOGETHER = 128  # added in one statement; sqlite takes 32,766 values
+_ADD_MANY = sql.add(_TOGETHER)
 _FORGET = 16384  # rows forgotten at a time
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _WAIT_S = 5.0  # for another process that holds the file's lock
@@ -102,14 +104,22 @@ class History:
             fresh, taken = (one for one in sums if one.epoch >= since), 0
             while batch := list(islice(fresh, _BATCH)):
                 ids = self._ids(origin, {one.program for one in batch}, programs)
-                rows = (_row(one, ids[one.program], boot) for one in batch)
-                self._db.executemany(sql.ADD, rows)
+                self._add([_row(one, ids[one.program], boot) for one in batch])
                 taken += sum(one.decisions for one in batch)
             self._db.execute(
                 "INSERT INTO origin VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
                 " SET untaken = excluded.untaken, taken = taken + excluded.taken",
                 (origin, untaken, taken),
             )
+
+    def _add(self, rows: list[tuple[object, ...]]) -> None:
+        """Many in one statement: each is a fight for the interpreter's lock while events come."""
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            if len(some) == _TOGETHER:
+                self._db.execute(_ADD_MANY, [value for row in some for value in row])
+            else:
+                self._db.executemany(sql.add(1), some)
 
     def _boot(self, offset_ns: int) -> int:
         self._db.execute(
@@ -163,34 +173,35 @@ class History:
 
         The oldest of the program that has the most go first.
         """
-        counts: list[int] = []
         with self._errors(), self._transaction():
+            had = self._in_rows()
             if before is not None:
-                counts += self._delete(sql.FORGET_OLD, int(before * 1e9))
-            excess = self.rows() - rows
-            while excess > 0:
+                self._db.execute(sql.FORGET_OLD, (int(before * 1e9),))
+            while (excess := self.rows() - rows) > 0:
                 program, has = self._db.execute(sql.BIGGEST).fetchone()
-                deleted = self._delete(
-                    sql.FORGET_SOME, program, min(excess, max(1, has // 2), _FORGET)
-                )
-                excess -= len(deleted)
-                counts += deleted
+                some = min(excess, max(1, has // 2), _FORGET)
+                self._db.execute(sql.FORGET_SOME, (program, some))
+            left = self._in_rows()
+            gone = (had[0] - left[0], had[1] - left[1])
             self._db.execute(
                 "UPDATE past SET forgotten_rows = forgotten_rows + ?, forgotten = forgotten + ?",
-                (len(counts), sum(counts)),
+                gone,
             )
             for statement in sql.FORGET_NAMES.split(";"):
                 self._db.execute(statement, {"here": f"{boot_id()}:%", "rows": rows})
-        return len(counts)
+        return gone[0]
 
-    def _delete(self, statement: str, *values: int) -> list[int]:
-        return [count for (count,) in self._db.execute(statement, values).fetchall()]
+    def _in_rows(self) -> tuple[int, int]:
+        """How many rows, and how many decisions in them."""
+        rows, decisions = self._db.execute(
+            "SELECT count(*), ifnull(sum(count), 0) FROM flow"
+        ).fetchone()
+        return int(rows), int(decisions)
 
     def totals(self) -> Totals:
         with self._errors():
             (taken,) = self._db.execute("SELECT ifnull(sum(taken), 0) FROM origin").fetchone()
-            query = "SELECT count(*), ifnull(sum(count), 0) FROM flow"
-            rows, decisions = self._db.execute(query).fetchone()
+            rows, decisions = self._in_rows()
             before, *forgotten = self._db.execute("SELECT * FROM past").fetchone()
         return Totals(before + taken, rows, decisions, *forgotten)
 

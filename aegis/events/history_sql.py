@@ -30,14 +30,21 @@ CREATE TABLE past (
 INSERT INTO past VALUES (0, 0, 0);
 """
 # The same epochs of one boot come in order; what is older than the row's is of a lost file.
-ADD = """
-INSERT INTO flow VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_ADD = """
+INSERT INTO flow VALUES {}
 ON CONFLICT DO UPDATE SET
     last_ns = iif(last_boot = excluded.last_boot, max(last_ns, excluded.last_ns), excluded.last_ns),
     last_boot = excluded.last_boot,
     count = count + excluded.count,
     reports = reports + excluded.reports
 """
+
+
+def add(count: int) -> str:
+    """Add *count* rows."""
+    return _ADD.format(", ".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * count))
+
+
 FACTS = """
 SELECT path, identity, direction, protocol, address, port, verdict,
        a.offset_ns + first_ns, b.offset_ns + last_ns AS last, count, reports
@@ -47,7 +54,6 @@ WHERE last >= ? ORDER BY last
 """
 FORGET_OLD = """
 DELETE FROM flow WHERE last_ns + (SELECT offset_ns FROM boot WHERE id = last_boot) < ?
-RETURNING count
 """
 # Of the program with the most rows: a flood by one costs no other program's.
 BIGGEST = "SELECT program, count(*) FROM flow GROUP BY program ORDER BY 2 DESC, 1 LIMIT 1"
@@ -55,7 +61,7 @@ FORGET_SOME = """
 DELETE FROM flow WHERE (program, direction, protocol, address, port, verdict) IN (
     SELECT program, direction, protocol, address, port, verdict FROM flow
     WHERE program = ? ORDER BY last_boot, last_ns LIMIT ?
-) RETURNING count
+)
 """
 # What no row needs and no sum to come can mean: of another boot, or over the bound on rows.
 FORGET_NAMES = """

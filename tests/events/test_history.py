@@ -204,3 +204,13 @@ def test_reading_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="unable to open"):
         History(path, read_only=True)
     assert not path.exists()
+
+
+def test_many_at_once_are_the_same_as_one_by_one(store: Store) -> None:
+    """Also the two halves of one flow that come in one batch, and a rest that fills no batch."""
+    ports = [*range(1, 1001), *range(500, 600)]
+    store.add(*(made(port=port, decisions=2) for port in ports))
+    found = store.by_port()
+    assert sorted(found) == list(range(1, 1001))
+    assert {port for port, fact in found.items() if fact.decisions == 4} == set(range(500, 600))
+    assert store.totals().taken == store.totals().decisions == 2 * len(ports)
