@@ -150,7 +150,7 @@ def neighbour(bench: Bench) -> Iterator[str]:
             for pace in (5000, 0):
                 yield f"{what}: " + _beside(bench, noisy, (rate, spread), pace)
                 bench.settle()
-                bench.agent.log.unlink()
+                os.truncate(bench.agent.log, 0)
 
 
 def _beside(bench: Bench, noisy: Path, noise_of: tuple[int, int], pace: int) -> str:
