@@ -82,6 +82,7 @@ class Agent:
                 loaded = await asyncio.to_thread(load_policy, self._parts.options.config)
             except AegisError:
                 self._say_what_stays()
+                self._guarding.give_up()
                 raise
             self._reloading.say_warnings(loaded)
             try:
@@ -99,6 +100,16 @@ class Agent:
             self._parts.say(f"aegis: no start; the policy in force before stays in force: {what}")
 
     async def _start(self, loaded: Loaded) -> None:
+        try:
+            await self._put_up(loaded)
+        except BaseException:
+            self._guarding.give_up()
+            raise
+        systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
+        memory.save()
+        self._parts.say("aegis: ready")
+
+    async def _put_up(self, loaded: Loaded) -> None:
         kernel = self._parts.kernel
         kernel.start()
         try:
@@ -117,9 +128,6 @@ class Agent:
         except BaseException:
             kernel.abandon()
             raise
-        systemd.notify(f"READY=1\nMAINPID={os.getpid()}")
-        memory.save()
-        self._parts.say("aegis: ready")
 
     def _recall(self) -> None:
         """Take from the file of the last good policy what this agent cannot know."""

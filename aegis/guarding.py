@@ -2,14 +2,16 @@
 """``tamper_guard`` of a running agent: put up, told of, lifted again.
 
 An agent that is asked to end lifts it: what is in force stays, and can be unloaded. One that ends
-otherwise does not: only the next agent, which systemd starts, is let to it.
+otherwise does not: only the next agent, which systemd starts, is let to it; if that cannot start,
+for a policy with an error say, it lifts the guard, too.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aegis.bpf.guard import GUARD, Refusal, refusals_by
+from aegis.bpf.guard import GUARD, Refusal, is_pinned, lift, refusals_by
 from aegis.bpf.tiers import Tier
 from aegis.errors import KernelError
 from aegis.parts import Parts
@@ -72,6 +74,15 @@ class Guarding:
                 self._tell("not-covered", message, "failure")
         elif self._parts.kernel.trial is None:
             self._lift("the policy in force does not ask for it")
+
+    def give_up(self) -> None:
+        """No start comes of it: who is to repair that must be let to what is in force."""
+        pins = self._parts.kernel.pins
+        if not is_pinned(pins):
+            return
+        with contextlib.suppress(KernelError, OSError):  # we are not Aegis to it
+            lift(pins, told=False)
+            self._parts.say("aegis: tamper_guard is lifted: this agent cannot start")
 
     def stop(self, *, asked: bool) -> None:
         """The agent ends."""

@@ -239,10 +239,12 @@ class Guard:
         self._programs.close()
 
 
-def lift(pins: Pins) -> None:
-    """Also one that an earlier agent left; whoever holds none of its links."""
+def lift(pins: Pins, *, told: bool = True) -> None:
+    """Also one that an earlier agent left. *told*: nobody has to know any more what it refused."""
     for name in PROGRAMS:
         pins.remove_link(name)
+    if not told:
+        return
     folder = pins.folder / FOLDER
     if folder.is_dir():
         shutil.rmtree(folder)
