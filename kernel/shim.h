@@ -154,7 +154,8 @@ void aegis_save_memory(void);
 int aegis_barrier(void);
 
 /* The event ring. drain() copies at most *capacity* events, made whole again to *size* bytes. */
-struct aegis_ring *aegis_ring_open(int map_fd, size_t size);
+/* *data_size*: the map's. */
+struct aegis_ring *aegis_ring_open(int map_fd, size_t size, size_t data_size);
 int aegis_ring_fd(struct aegis_ring *ring);
 int aegis_ring_drain(struct aegis_ring *ring, char *records, size_t capacity);
 void aegis_ring_close(struct aegis_ring *ring);

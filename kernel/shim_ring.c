@@ -21,7 +21,7 @@ struct aegis_ring {
 	const char *data;
 };
 
-struct aegis_ring *aegis_ring_open(int map_fd, size_t size)
+struct aegis_ring *aegis_ring_open(int map_fd, size_t size, size_t data_size)
 {
 	struct aegis_ring *ring = calloc(1, sizeof(*ring));
 	char *pages;
@@ -30,7 +30,7 @@ struct aegis_ring *aegis_ring_open(int map_fd, size_t size)
 		return NULL;
 	ring->size = size;
 	ring->page = sysconf(_SC_PAGESIZE);
-	ring->data_size = AEGIS_RING_BYTES;
+	ring->data_size = data_size;
 	ring->fd = fcntl(map_fd, F_DUPFD_CLOEXEC, 0);
 	ring->read = mmap(NULL, ring->page, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
 	pages = mmap(NULL, ring->page + ring->data_size, PROT_READ, MAP_SHARED, map_fd,

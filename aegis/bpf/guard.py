@@ -99,7 +99,9 @@ class Guard:
         self._reuse_told()
         self._programs.load()
         self._pin_told()
-        self._ring = Ring(self._programs.map_fd("refusals"), "aegis_refusal")
+        self._ring = Ring(
+            self._programs.map_fd("refusals"), "aegis_refusal", lib.AEGIS_REFUSALS_BYTES
+        )
         self._write_row()
         self._enter_guardians()
         for name in PROGRAMS:

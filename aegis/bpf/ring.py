@@ -44,11 +44,13 @@ TRANSPORTS = {
 
 
 class Ring:
-    """Reader of a ring; one at a time. *record*: the struct it holds."""
+    """Reader of a ring; one at a time. *record*: the struct it holds; *room*: its bytes."""
 
-    def __init__(self, map_fd: int, record: str = "aegis_event") -> None:
+    def __init__(
+        self, map_fd: int, record: str = "aegis_event", room: int = lib.AEGIS_RING_BYTES
+    ) -> None:
         self._layout = layout(record)
-        self._ring = lib.aegis_ring_open(map_fd, self._layout.size)
+        self._ring = lib.aegis_ring_open(map_fd, self._layout.size, room)
         if self._ring == ffi.NULL:
             raise KernelError("opening the event ring failed")
         self._buffer = ffi.new("char[]", BATCH * self._layout.size)

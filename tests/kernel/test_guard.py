@@ -43,7 +43,7 @@ def guarded(agents: Agents) -> Iterator[Guarded]:
 
 @pytest.fixture
 def active(guarded: Guarded) -> Guarded:
-    assert guarded.active, "the BPF LSM is active here"
+    assert guarded.active, guarded.agent.command("status").stdout
     return guarded
 
 
