@@ -14,8 +14,8 @@ from aegis.errors import AegisError
 from aegis.gaps import Gaps
 from aegis.lines import Lines
 from aegis.naming import Naming
+from aegis.tasks import tick
 
-TICK_S = 1.0
 LAST_TURN_S = 2.0  # at the end; what is left then waits for the next agent
 TURN_S = 0.02  # then other work gets the loop: a flood must not hold up a reload
 
@@ -82,7 +82,7 @@ class Facts:
     async def tick(self) -> None:
         """Once a second: what was lost."""
         while True:
-            await asyncio.sleep(TICK_S)
+            await tick()
             self._gaps.look()
             self.flush()
 

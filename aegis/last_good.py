@@ -212,14 +212,21 @@ class Keeper:
             failure = f"{self.path}: {error.strerror}"
             if self.error is None:
                 message = f"the policy in force is not kept for the next boot: {failure}"
-                self._tell("last-good-not-kept", message)
+                self._say("last-good-not-kept", message)
             self.error = failure
             return
         if self.error is not None:
-            self._tell("last-good-kept", f"{self.path}: the policy in force is kept again")
+            self._say("last-good-kept", f"{self.path}: the policy in force is kept again")
         self.error = None
         if self._pending is pending:  # else there is a newer one
             self._pending = None
+
+    def _say(self, kind: str, message: str) -> None:
+        """On the loop: who is told writes the log there."""
+        if self._loop is None:
+            self._tell(kind, message)
+        else:
+            self._loop.call_soon_threadsafe(self._tell, kind, message)
 
     def _by_name(self) -> dict[str, frozenset[Address]]:
         found: dict[str, set[Address]] = {}

@@ -16,6 +16,7 @@ from aegis.actions.notice import Tell
 from aegis.bpf.balance import balance, holds
 from aegis.bpf.kernel import Measures
 from aegis.errors import AegisError
+from aegis.tasks import until_tick
 
 METRICS_S = 15.0
 _COUNTED = {
@@ -54,7 +55,7 @@ class MetricsFile:
             if target is not None:
                 self.write(Path(target))
             with suppress(TimeoutError):
-                async with asyncio.timeout(METRICS_S):
+                async with asyncio.timeout(until_tick(METRICS_S)):
                     await self.due.wait()
             self.due.clear()
 

@@ -16,10 +16,10 @@ from aegis import systemd
 from aegis.bpf.evidence import LARGE, Evidence
 from aegis.errors import KernelError
 from aegis.parts import Parts
-from aegis.tasks import TableLock
+from aegis.tasks import TableLock, tick
 
 LOOK_S = 1.0
-PROVE_S = 5.0  # without a watchdog; else three times in its time
+PROVE_S = 10.0  # without a watchdog; else three times in its time
 ARRIVAL_S = 8.0  # for an event through a ring that may be full
 LARGE_PART = 50  # of the time, at most, for tables that are large
 
@@ -61,7 +61,7 @@ class Proving:
             self._look()
             spent = time.monotonic() - begun
             large = self._evidence is not None and self._evidence.entries > LARGE
-            await asyncio.sleep(max(LOOK_S, LARGE_PART * spent if large else 0))
+            await tick(max(LOOK_S, LARGE_PART * spent if large else 0))
 
     def _look(self) -> None:
         if self._lock.locked():
@@ -104,7 +104,7 @@ class Proving:
             if self._unproven and not why:
                 self._tell("self-test-passed", "verdicts are carried out again", "success")
             self._unproven = why
-            await asyncio.sleep(pause if not why else min(pause, 1.0))
+            await tick(pause if not why else min(pause, 1.0))
 
     async def _prove(self) -> str:
         """Why it is no proof; empty: it is one."""

@@ -14,10 +14,12 @@ from aegis.bpf.sums import KernelSums
 from aegis.errors import HistoryDamagedError, HistoryError
 from aegis.events.history import History, boot_id, clock_offset_ns, move_aside
 from aegis.policy.model import Settings
+from aegis.tasks import tick
 
 SWEEP_S = 5.0
 LOOK_S = 0.25  # at how full the kernel's table is: it must not fill up
 BUSY_SUMS = 8192
+QUIET_SUMS = 256  # with fewer, a second is soon enough
 _FORGET_S = 3600.0
 _DAY_S = 86400.0
 _STEADY_NS = 60 * 1_000_000_000  # a clock that is set by more may be wrong yet
@@ -65,12 +67,17 @@ class Recorder:
             await self.record()
             due = time.monotonic() + SWEEP_S
             while time.monotonic() < due:
-                await asyncio.sleep(LOOK_S)
+                if self._sums.waiting() >= QUIET_SUMS:
+                    await asyncio.sleep(LOOK_S)
+                else:
+                    await tick()  # an idle host is not to be woken four times a second
                 if self.error is None and self._sums.waiting() >= BUSY_SUMS:
                     break
 
     async def record(self) -> int:
         """Take everything that was decided before this call; return how many sums it was."""
+        if self._has_rest():
+            return 0
         try:
             count = await asyncio.to_thread(self.sweep)
         except HistoryError as error:
@@ -82,6 +89,15 @@ class Recorder:
             self.error = None
             self._tell("history-restored", f"writing {self.path} again", {})
         return count
+
+    def _has_rest(self) -> bool:
+        """Whether nothing was decided since, and nothing is due: no thread is woken for that."""
+        if self.error or self._inherited or self._history is None or self._lock.locked():
+            return False
+        if time.monotonic() >= self._forget_at or self._decided() != self._seen:
+            return False
+        now = self._sums.epoch()
+        return now.untaken == now.current
 
     async def close(self) -> None:
         """Take what is there; what comes later is for the next agent."""

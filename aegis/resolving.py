@@ -8,6 +8,7 @@ from typing import Any
 
 from aegis.names import Answer, NameBook, names_in, read_hosts, read_resolvers, resolve
 from aegis.policy.model import Address, Policy, Resolution, Where
+from aegis.tasks import until_tick
 
 START_S = 3.0  # at start and reload: then go on without; an unresolved name allows nothing
 LOOKUP_S = 10.0
@@ -90,7 +91,7 @@ class Resolving:
         unresolved = any(not self._resolution.names.get(name) for name in self._names)
         seconds = RETRY_S if unresolved else REFRESH_S
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(until_tick(seconds)):
                 await self._changed.wait()
         except TimeoutError:
             return

@@ -2,8 +2,26 @@
 """Work that goes on beside the loop; one that dies ends the agent. Whose turn it is to write."""
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+TICK_S = 1.0
+
+
+def until_tick(seconds: float) -> float:
+    """How long it is to the tick nearest to *seconds* from now; at least to the next one.
+
+    What is done again and again is done at ticks, so that all of it wakes the processor once.
+    """
+    now = asyncio.get_running_loop().time()
+    count = max(round((now + seconds) / TICK_S), math.floor(now / TICK_S) + 1)
+    return count * TICK_S - now
+
+
+async def tick(seconds: float = TICK_S) -> None:
+    """Sleep; see ``until_tick``."""
+    await asyncio.sleep(until_tick(seconds))
 
 
 class TableLock(asyncio.Lock):

@@ -39,6 +39,7 @@ class EventLog:
         self._tell = tell
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
+        self._due = asyncio.Event()
         self._fd = -1
         self._retry_at = 0.0
         self._lost_before = 0
@@ -51,6 +52,8 @@ class EventLog:
         if self._kept_bytes + len(raw) > KEEP_BYTES:
             self.lost += 1
             return
+        if not self._kept:
+            self._due.set()
         self._kept.append(raw)
         self._kept_bytes += len(raw)
 
@@ -71,10 +74,16 @@ class EventLog:
             self._works()
 
     async def flush_forever(self, interval: float = RETRY_S / 2) -> None:
-        """Flush every *interval* seconds, until cancelled."""
+        """Flush *interval* seconds after something is kept, again and again, until cancelled.
+
+        With nothing kept it sleeps: an idle host is not to be woken four times a second.
+        """
         while True:
+            await self._due.wait()
             await asyncio.sleep(interval)
             self.flush()
+            if not self._kept:
+                self._due.clear()
 
     def close(self) -> None:
         """Make a last attempt; what is still unwritten then counts as lost."""
