@@ -6,6 +6,7 @@ Intent goes down (``reloading``): files → policy → tables → kernel. Facts 
 """
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 not first when a system call may fail
 import os
 import signal
 from collections.abc import Mapping
@@ -42,7 +43,7 @@ class Agent:
     def __init__(self, options: Options, say: Say, view: View, opener: Opener) -> None:
         self._after_batch = view.flush
         self._stopping = asyncio.Event()
-        self._tasks = Tasks(failed=self._stopping.set)
+        self._tasks = Tasks(self._stopping.set, say)
         self._parts = parts = make_parts(options, say, view, opener)
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
@@ -126,6 +127,7 @@ class Agent:
             self._tasks.spawn(self._confirming.warn())
             self._guarding.start()
         except BaseException:
+            self._parts.recorder = None  # what it would read at the end is closed now
             kernel.abandon()
             raise
 

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from encodings import idna  # noqa: F401 getaddrinfo() would look for it among files
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 

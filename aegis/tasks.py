@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from aegis.errors import said_of
+
 TICK_S = 1.0
 
 
@@ -37,10 +39,14 @@ class TableLock(asyncio.Lock):
 
 
 class Tasks:
-    """*failed* is called when a task ended by an exception: ``failure`` is that."""
+    """*failed* is called when a task ended by an exception: ``failure`` is that.
 
-    def __init__(self, failed: Callable[[], None]) -> None:
+    *say* gets a line about what fails and is nobody's.
+    """
+
+    def __init__(self, failed: Callable[[], None], say: Callable[[str], None]) -> None:
         self.failure: BaseException | None = None
+        self._say = say
         self._failed = failed
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -59,11 +65,13 @@ class Tasks:
     def callback_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """For the loop: asyncio would print a traceback and go on without, say, the ring."""
         error = context.get("exception")
-        if error is None or not context["message"].startswith("Exception in callback"):
+        if error is None:
             loop.default_exception_handler(context)
-            return
-        self.failure = error
-        self._failed()
+        elif context["message"].startswith("Exception in callback"):
+            self.failure = error
+            self._failed()
+        else:
+            self._say(f"aegis: {context['message']}: {said_of(error)}")
 
     def cancel(self) -> None:
         for task in list(self._tasks):

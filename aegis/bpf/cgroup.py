@@ -2,6 +2,7 @@
 """Where cgroup2 is mounted, and what an attach point is called."""
 
 import os
+from encodings import unicode_escape  # noqa: F401 decode() would look for it among files
 from pathlib import Path
 
 from aegis.errors import KernelError

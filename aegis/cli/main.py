@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # or the interpreter complains again while it ends
         return 1
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):
             raise  # a defect, and not how Python says that the system has no thread for it
         line = f"aegis: the system failed us: {said_of(error)}"

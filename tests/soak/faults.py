@@ -21,6 +21,8 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from aegis.bpf.cgroup import instance_name
+from aegis.bpf.pins import all_pins
 from tests.kernel.programs import Talk
 from tests.soak import faulty
 from tests.soak.faulty import Command, Plan, Site, Zygote
@@ -63,6 +65,7 @@ class Bench:
         self._talk: Talk = self.scene.programs.talk(self.scene.workshop.install(PROBER))
         self._good = self.scene.folder / "last-good"
         self._kept = b""
+        self._is_empty = False  # nothing of ours is in the kernel
 
     def _words(self, name: str) -> list[str]:
         scene = self.scene
@@ -84,14 +87,19 @@ class Bench:
             raise SoakError(f"status: {code} {said}") from None
         return answer
 
+    def _is_adoptable(self) -> bool:
+        return self._refused() == {True} and all_pins(instance_name(self.scene.place)) != []
+
     def prepare(self, name: str) -> None:
         """Nothing in force, or what an agent left; of the last good policy, what is called for."""
-        if name == "adopt" and self._refused() == {True} and self._status()["attached"]:
+        if name == "adopt" and self._is_adoptable():
             return
-        code, said = self._zygote.run("unload", "--cgroup", str(self.scene.place))
-        if code:
-            raise SoakError(f"unload: {said}")
+        if not self._is_empty:
+            code, said = self._zygote.run("unload", "--cgroup", str(self.scene.place))
+            if code:
+                raise SoakError(f"unload: {said}")
         if name == "adopt" or not self._kept:
+            self._is_empty = False
             run = self._zygote.start(self._words("start"))
             if not run.wait(READY):
                 raise SoakError(f"no start: {run.said}")
@@ -109,6 +117,7 @@ class Bench:
         self, name: str, at_ready: Callable[[], object] = bool
     ) -> tuple[Command, int, str, str]:
         """The command, its exit code, what it came to and what was wrong meanwhile."""
+        self._is_empty = False
         command = self._zygote.start(self._words(name), self.plan)
         if name.startswith("load"):
             return command, command.end(), "ended", ""
@@ -136,7 +145,7 @@ class Bench:
         return "does not enforce, and status says nothing"
 
     def sites(self, name: str) -> list[Fault]:
-        """Of one that adopts only those up to "ready": from then on it is like any other."""
+        """Of a first start only those up to "ready": from then on it is like any other."""
         self.prepare(name)
         self.plan.record()
         first: dict[Site, int] = {}
@@ -144,7 +153,7 @@ class Bench:
         if code or wrong or (came_to != "ready" and name in ("start", "adopt")):
             raise SoakError(f"{name}, nothing failing: {code} {came_to} {wrong} {command.said}")
         found = []
-        for site, times in (first if name == "adopt" else self.plan.recorded()).items():
+        for site, times in (first if name == "start" else self.plan.recorded()).items():
             found.append(Fault(name, site))
             if times > 1:
                 found.append(Fault(name, replace(site, nth=times // 2 + 1)))
@@ -175,6 +184,7 @@ class Bench:
             state = self._status()
             if state["loaded"] or state["attached"]:
                 return f"exit code {code}, half of it stays: {state['attached']} {said!r}"
+            self._is_empty = True
         return ""
 
 
