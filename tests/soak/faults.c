@@ -45,7 +45,9 @@ struct site {
 struct plan {
 	uint64_t key;		/* 0: nothing fails */
 	uint32_t nth;		/* from 1 */
+	uint32_t call;		/* which that key is of; of no other the place is asked for */
 	uint32_t record;
+	uint32_t pad;
 	_Atomic uint32_t seen;
 	_Atomic uint32_t hit;
 	struct site sites[SITES];
@@ -286,6 +288,7 @@ static int filter(const uint64_t range[2], const uint32_t *left_out, uint32_t co
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PASS, 0, 1), ALLOW,
 		LOAD(nr),
 	};
+	const uint32_t wanted[3] = { plan->call, SYS_rt_sigprocmask, SYS_rt_sigaction };
 	struct sock_fprog program = { .filter = code, .len = 14 };
 	uint32_t i;
 
@@ -296,6 +299,11 @@ static int filter(const uint64_t range[2], const uint32_t *left_out, uint32_t co
 			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, left_out[i], 0, 1);
 		code[program.len++] = (struct sock_filter)ALLOW;
 	}
+	for (i = 0; i < 3 && !plan->record; i++)
+		code[program.len++] = (struct sock_filter)
+			BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, wanted[i], 3 - i, 0);
+	if (!plan->record)
+		code[program.len++] = (struct sock_filter)ALLOW;
 	code[program.len++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
 	/* root needs no no_new_privs, which scripts would inherit. */
 	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) ? -errno : 0;

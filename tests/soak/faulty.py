@@ -26,7 +26,7 @@ NEVER_FAIL = (
     "prlimit64"
 )
 # struct plan and struct site of faults.c
-_PLAN, _SITE, _SITES = struct.Struct("=QIIII"), struct.Struct("=QII232s"), 8192
+_PLAN, _SITE, _SITES = struct.Struct("=QIIIIII"), struct.Struct("=QII232s"), 8192
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,20 @@ class Plan:
         self.fd = os.memfd_create("aegis-soak-plan")
         os.ftruncate(self.fd, size)
         self._memory = mmap.mmap(self.fd, size)
+        self._numbers = numbers
         self._names = {number: name for name, number in numbers.items()}
 
     def fail(self, site: Site) -> None:
-        _PLAN.pack_into(self._memory, 0, site.key, site.nth, 0, 0, 0)
+        number = self._numbers[site.call]
+        _PLAN.pack_into(self._memory, 0, site.key, site.nth, number, 0, 0, 0, 0)
 
     def record(self) -> None:
         self._memory[:] = bytes(len(self._memory))
-        _PLAN.pack_into(self._memory, 0, 0, 0, 1, 0, 0)
+        _PLAN.pack_into(self._memory, 0, 0, 0, 0, 1, 0, 0, 0)
 
     @property
     def was_hit(self) -> bool:
-        return bool(_PLAN.unpack_from(self._memory)[4])
+        return bool(_PLAN.unpack_from(self._memory)[6])
 
     def recorded(self) -> dict[Site, int]:
         """The sites, and how often each was passed."""
