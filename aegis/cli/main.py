@@ -42,6 +42,11 @@ def _say_unraisable(what: "sys.UnraisableHookArgs") -> None:
     print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr)
 
 
+def _is_the_systems(error: RuntimeError) -> bool:
+    """Whether it is how Python says that the system has no thread, or a signal's pipe failed."""
+    return "start new thread" in str(error) or isinstance(error.__context__, OSError)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 usage."""
     words = sys.argv[1:] if argv is None else argv
@@ -62,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()  # or the interpreter complains again while it ends
         return 1
     except (OSError, ImportError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
-            raise  # a defect, and not how Python says that the system has no thread for it
+        if isinstance(error, RuntimeError) and not _is_the_systems(error):
+            raise  # a defect
         line = f"aegis: the system failed us: {said_of(error)}"
         print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr)
         return 1

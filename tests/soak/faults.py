@@ -28,7 +28,7 @@ from tests.soak import faulty
 from tests.soak.faulty import Command, Plan, Site, Zygote
 from tests.soak.scene import DENIED, PROBER, READY, Result, Scene, SoakError
 
-LONG, SHORT = 0, 40  # sites; 0: every one
+LONG, SHORT = 0, 10  # sites; 0: every one
 _WORKERS, _FEW = 6, 3
 _LOOP_S = 1.3  # long enough for each thing that is done every second
 _RELOADED = "aegis: reload"
