@@ -16,6 +16,7 @@ from aegis.bpf.tiers import Tier
 from aegis.errors import KernelError
 from aegis.parts import Parts
 from aegis.reloading import Reloading
+from aegis.tasks import tick
 
 LOOK_S = 0.2
 TOLD_MAX = 10  # a look: what is over is one line
@@ -61,7 +62,10 @@ class Guarding:
         while True:
             self._tell_refusals()
             self._follow()
-            await asyncio.sleep(LOOK_S)
+            if self._parts.kernel.guard is None:
+                await tick()  # nothing is refused: no reason to wake an idle host
+            else:
+                await asyncio.sleep(LOOK_S)
 
     def _follow(self) -> None:
         guard = self._parts.kernel.guard

@@ -32,6 +32,7 @@ from aegis.errors import BrokerError, KernelError, ScriptError
 from aegis.names import Answer, names_in, parse_address
 from aegis.policy.model import Policy
 from aegis.privileges import HOOKS, KILL, NAMES, SEVER, hook_users, kills
+from aegis.tasks import tick
 
 CHECK_S = 1.0
 
@@ -155,7 +156,7 @@ class Brokers:
         """Each second: one that ended is started again before it is needed."""
         while True:
             await self.check()
-            await asyncio.sleep(CHECK_S)
+            await tick(CHECK_S)
 
     def wrong(self) -> list[str]:
         """A line for each that should be there and is not."""
