@@ -10,13 +10,13 @@
 #include "owner.bpf.h"
 #include "datagram.bpf.h"
 
-/* Judge as *label*'s owner, count and tell. */
+/* Judge as the owner of the bound socket *cookie*, count and tell. */
 static __always_inline int
-judge_packet(struct aegis_label *label, struct aegis_config *config, struct flow *flow,
+judge_packet(__u64 cookie, struct aegis_config *config, struct flow *flow,
 	     bool only_blocked)
 {
-	struct aegis_proc *proc = bpf_map_lookup_elem(&listeners, &label->cookie);
-	struct aegis_owner *owner = bpf_map_lookup_elem(&owners, &label->cookie);
+	struct aegis_proc *proc = bpf_map_lookup_elem(&listeners, &cookie);
+	struct aegis_owner *owner = bpf_map_lookup_elem(&owners, &cookie);
 	struct decision d = {};
 	__u64 class_, zero = 0;
 
@@ -40,6 +40,23 @@ judge_packet(struct aegis_label *label, struct aegis_config *config, struct flow
 }
 
 /* ---- bind() ---- */
+
+/* Before listen(), or who comes at once would be nobody's. */
+static __noinline int serve_bound(struct bpf_sock_addr *ctx, __u32 number)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct aegis_port_key port = {};
+	struct aegis_label *label;
+
+	if (!sk || protocol_of(ctx->protocol) != AEGIS_PROTOCOL_TCP)
+		return 0;
+	label = bpf_sk_storage_get(&labels, sk, NULL, 0);
+	port.netns_cookie = bpf_get_netns_cookie(ctx);
+	port.port = number;
+	if (label)
+		serve(sk, label, &port);
+	return 0;
+}
 
 static __always_inline int bind_verdict(struct bpf_sock_addr *ctx, bool is_v6)
 {
@@ -70,6 +87,7 @@ static __always_inline int bind_verdict(struct bpf_sock_addr *ctx, bool is_v6)
 			aegis_report(proc, NULL, config, &d, &flow);
 		if (d.verdict == AEGIS_VERDICT_BLOCKED)
 			return AEGIS_DENY;
+		serve_bound(ctx, flow.port);
 	}
 	return AEGIS_ALLOW;
 }
@@ -103,13 +121,33 @@ static __always_inline void parse_socket(struct flow *flow, struct bpf_sock_ops 
 	set_v4(flow->rest_addr, ctx->local_ip4);
 }
 
+/* The cookie of the listener that *ctx* is about; 0: nobody's. A frame of its own. */
+static __noinline __u64 listener_of(struct bpf_sock_ops *ctx, struct bpf_sock *sk, bool listens)
+{
+	struct aegis_port_key port = {};
+	struct aegis_label *label;
+	__u64 *server;
+
+	port.netns_cookie = bpf_get_netns_cookie(ctx);
+	port.port = ctx->local_port;
+	if (listens) {
+		label = label_socket(sk, bpf_get_socket_cookie(ctx));
+		if (label)
+			serve(sk, label, &port);
+		return label ? label->cookie : 0;
+	}
+	label = bpf_sk_storage_get(&inherited, sk, NULL, 0);
+	server = label ? &label->cookie : bpf_map_lookup_elem(&served, &port);
+	return server ? READ_ONCE(*server) : 0;
+}
+
 SEC("sockops")
 int aegis_sockops(struct bpf_sock_ops *ctx)
 {
-	struct aegis_label *label;
 	struct aegis_config *config;
 	struct flow flow = {};
 	struct bpf_sock *sk;
+	__u64 cookie;
 
 	/* The reply stays as it is: another program may have set it. */
 	if (ctx->op == BPF_SOCK_OPS_TCP_LISTEN_CB)
@@ -122,14 +160,11 @@ int aegis_sockops(struct bpf_sock_ops *ctx)
 	sk = ctx->sk;
 	if (!config || !sk)
 		return 1;
-	if (flow.hook == AEGIS_HOOK_LISTEN)
-		label = label_socket(sk, bpf_get_socket_cookie(ctx));
-	else
-		label = bpf_sk_storage_get(&labels, sk, NULL, 0);
-	if (!label)
+	cookie = listener_of(ctx, sk, flow.hook == AEGIS_HOOK_LISTEN);
+	if (!cookie)
 		return 1;
 	parse_socket(&flow, ctx);
-	judge_packet(label, config, &flow, false);
+	judge_packet(cookie, config, &flow, false);
 	return 1;
 }
 
@@ -189,7 +224,7 @@ int aegis_ingress(struct __sk_buff *skb)
 		return broken();
 	if (flow.protocol == AEGIS_PROTOCOL_UDP && spoken_to(label, &flow))
 		return AEGIS_ALLOW;
-	return judge_packet(label, config, &flow, true);
+	return judge_packet(label->cookie, config, &flow, true);
 }
 
 #endif

@@ -53,6 +53,8 @@ AEGIS_MAP(listeners, BPF_MAP_TYPE_HASH, __u64, struct aegis_proc,
 	  AEGIS_LISTENERS_MAX, BPF_F_NO_PREALLOC);
 AEGIS_MAP(owners, BPF_MAP_TYPE_HASH, __u64, struct aegis_owner,
 	  AEGIS_LISTENERS_MAX, BPF_F_NO_PREALLOC);
+AEGIS_MAP(served, BPF_MAP_TYPE_HASH, struct aegis_port_key, __u64,
+	  AEGIS_LISTENERS_MAX, BPF_F_NO_PREALLOC);	/* by the socket of this cookie */
 AEGIS_MAP(peers, BPF_MAP_TYPE_LRU_HASH, struct aegis_peer_key, struct aegis_peer,
 	  AEGIS_PEERS_MAX, 0);
 /* Not allocated beforehand: a quiet host needs none of its 8 MiB. */
@@ -80,13 +82,16 @@ struct {
 	__uint(max_entries, AEGIS_RING_BYTES);
 } events SEC(".maps");
 
-/* Accepted sockets inherit it: BPF_F_CLONE. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
-	__type(key, int);
-	__type(value, struct aegis_label);
-} labels SEC(".maps");
+#define AEGIS_SOCKET_MAP(name_, flags_)				\
+struct {							\
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);			\
+	__uint(map_flags, BPF_F_NO_PREALLOC | (flags_));	\
+	__type(key, int);					\
+	__type(value, struct aegis_label);			\
+} name_ SEC(".maps")
+
+AEGIS_SOCKET_MAP(labels, 0);
+AEGIS_SOCKET_MAP(inherited, BPF_F_CLONE);	/* what they accept has it, too */
 
 static __always_inline void count(enum aegis_counter which)
 {

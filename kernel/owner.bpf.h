@@ -57,6 +57,44 @@ static __always_inline struct aegis_label *label_socket(struct bpf_sock *sk, __u
 	return label;
 }
 
+/* ---- which listener a TCP connection comes from ---- */
+
+static __always_inline bool is_listener(__u64 cookie)
+{
+	return bpf_map_lookup_elem(&owners, &cookie) != NULL;
+}
+
+/*
+ * The first to listen on a port has it in `served`. Others, on other addresses or by
+ * SO_REUSEPORT, leave their cookie with all they accept, which costs each connection 0.4 us:
+ * so each one's are told apart, and most are found by their port. *sk*: struct bpf_sock or
+ * struct sock.
+ */
+static __always_inline void
+serve(void *sk, struct aegis_label *label, const struct aegis_port_key *key)
+{
+	__u64 *server, first, cookie = label->cookie, nobodys = 0;
+
+	server = bpf_map_lookup_elem(&served, key);
+	first = server ? READ_ONCE(*server) : 0;
+	if (first == cookie)
+		return;
+	/* The second: one whose end was not seen. */
+	if (server ? !is_listener(first) &&
+		     __sync_val_compare_and_swap(server, first, cookie) == first :
+		     !bpf_map_update_elem(&served, key, &cookie, BPF_NOEXIST)) {
+		label->port = *key;
+		return;
+	}
+	label = bpf_sk_storage_get(&inherited, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (label) {
+		label->cookie = cookie;
+		return;
+	}
+	count(AEGIS_COUNTER_IDENTITY_LOST);
+	bpf_map_update_elem(&served, key, &nobodys, BPF_ANY);	/* and not the first one's */
+}
+
 /* ---- sockets that an init bound for a service ---- */
 
 enum { HANDED_FDS = 64 };		/* systemd's begin at 3 */
@@ -169,6 +207,7 @@ int aegis_seed_sockets(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
+	struct aegis_port_key port = {};
 	struct aegis_label *label;
 	struct aegis_owner *owner;
 	struct socket *socket;
@@ -181,15 +220,20 @@ int aegis_seed_sockets(struct bpf_iter__task_file *ctx)
 	if (!socket || !socket->sk || !is_ours(socket->sk))
 		return 0;
 	cookie = bpf_get_socket_cookie(socket->sk);
-	owner = bpf_map_lookup_elem(&owners, &cookie);
-	if (owner && owner->tgid != 1)
-		return 0;
 	label = bpf_sk_storage_get(&labels, socket->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!label) {
 		count(AEGIS_COUNTER_IDENTITY_LOST);
 		return 0;
 	}
 	label->cookie = cookie;
+	if (socket->sk->sk_protocol != AEGIS_PROTOCOL_UDP) {
+		port.netns_cookie = BPF_CORE_READ(socket->sk, __sk_common.skc_net.net, net_cookie);
+		port.port = socket->sk->__sk_common.skc_num;
+		serve(socket->sk, label, &port);
+	}
+	owner = bpf_map_lookup_elem(&owners, &cookie);
+	if (owner && owner->tgid != 1)
+		return 0;
 	tgid = task->tgid;
 	/* Read, it is a number: a typed pointer is not taken for one. */
 	give_socket(cookie, bpf_map_lookup_elem(&procs, &tgid), BPF_CORE_READ(task, group_leader));
@@ -225,15 +269,18 @@ SEC("cgroup/sock_release")
 int aegis_release(struct bpf_sock *ctx)
 {
 	struct aegis_label *label = bpf_sk_storage_get(&labels, ctx, NULL, 0);
-	__u64 cookie;
+	struct aegis_port_key port;
+	__u64 cookie, *server;
 
 	if (!label)
 		return 1;
-	cookie = bpf_get_socket_cookie(ctx);
-	if (label->cookie == cookie) {	/* and not what was accepted from it */
-		bpf_map_delete_elem(&listeners, &cookie);
-		bpf_map_delete_elem(&owners, &cookie);
-	}
+	cookie = label->cookie;
+	port = label->port;
+	server = port.port ? bpf_map_lookup_elem(&served, &port) : NULL;
+	if (server && READ_ONCE(*server) == cookie)
+		bpf_map_delete_elem(&served, &port);
+	bpf_map_delete_elem(&listeners, &cookie);
+	bpf_map_delete_elem(&owners, &cookie);
 	return 1;
 }
 

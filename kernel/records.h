@@ -40,9 +40,17 @@ struct aegis_owner {
 	struct aegis_unit unit;
 };
 
-/* In the storage of a bound socket, and of what it accepted. */
+/* A TCP port that is listened on. */
+struct aegis_port_key {
+	__u64 netns_cookie;
+	__u16 port;
+	__u8 pad[6];
+};
+
+/* In the storage of a socket: which bound one it is, or comes from. */
 struct aegis_label {
 	__u64 cookie;			/* of the bound socket */
+	struct aegis_port_key port;	/* where `served` has its cookie; port 0: nowhere */
 };
 
 /* A UDP socket and somebody else. */

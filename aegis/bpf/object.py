@@ -34,6 +34,7 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "detents": ("aegis_detent_key", "aegis_detent"),
     "listeners": ("u64", "aegis_proc"),
     "owners": ("u64", "aegis_owner"),
+    "served": ("aegis_port_key", "u64"),
     "peers": ("aegis_peer_key", "aegis_peer"),
     "history": ("aegis_history_key", "aegis_history"),
     "history_fill": (None, None),
@@ -50,7 +51,7 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "spared": (None, "aegis_spared"),
     "self_tests": (None, "aegis_self_test"),
 }
-UNKEYED_MAPS = ("seeding", "labels", "events")  # never looked up by key from here
+UNKEYED_MAPS = ("seeding", "labels", "inherited", "events")  # never looked up by key from here
 GENERATION_MAPS = ("hosts", "nets", "rules")
 
 

@@ -177,6 +177,26 @@ def test_each_connection_is_reported_with_detent_zero(inbound: Inbound) -> None:
     assert hooks == ["listen", "accept", "accept", "accept"]
 
 
+def test_two_programs_on_one_port_are_told_apart(inbound: Inbound) -> None:
+    """On an address each; and who takes the place of the one that ended."""
+    inbound.agent, _ = inbound.share('[global]\nunconfigured_actions = ["log"]\ndetent = 0\n')
+    first = inbound.ready("first-on-port", "tcp", "::ffff:127.0.0.1", 7071)[0]
+    others = {PRIVATE4: inbound.ready("second-on-port", "tcp", f"::ffff:{PRIVATE4}", 7071)[0]}
+    mark = inbound.agent.mark()
+    for address, server in {"127.0.0.1": first, **others}.items():
+        assert inbound.connects(REMOTE4, address, 7071)
+        event = inbound.agent.wait_event(mark, process__pid=server.pid, aegis__hook="accept")
+        assert matches(event, destination__ip=address, destination__port=7071)
+    first.process.kill()
+    first.process.wait()
+    mark = inbound.agent.mark()
+    others["127.0.0.2"] = inbound.ready("third-on-port", "tcp", "::ffff:127.0.0.2", 7071)[0]
+    for address, server in others.items():
+        assert inbound.connects(REMOTE4, address, 7071)
+        event = inbound.agent.wait_event(mark, process__pid=server.pid, aegis__hook="accept")
+        assert matches(event, destination__ip=address)
+
+
 def test_a_server_older_than_the_agent_is_governed(
     agents: Agents, workshop: Workshop, programs: Programs, network: Network
 ) -> None:
