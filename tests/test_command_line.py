@@ -37,6 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[argparse.Namespace]:
         return 0
 
     monkeypatch.setattr(cli_run, "run", run)
+    monkeypatch.setattr("aegis.broker.starter.Starter", lambda _say: None)
     return found
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Without systemd: a process forked off the agent before it has threads, which forks brokers.
 
-Forked, not executed: their pages are the agent's, and one is there in a few milliseconds.
+Forked before the agent's modules are imported: each page that both had would be there twice
+as soon as the agent counts a reference in it. A broker imports what it needs itself.
 """
 
-import gc
 import os
 import signal
 import socket
@@ -12,8 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from aegis.bpf.rights import set_rights
-from aegis.broker.deeds import DEEDS
-from aegis.broker.serve import serve_forked
 from aegis.errors import BrokerError, KernelError
 from aegis.privileges import BROKERS
 
@@ -27,7 +25,6 @@ class Starter:
 
     def __init__(self, say: Say) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        gc.freeze()  # a collection would write to pages that are shared
         self.pid = os.fork()
         if self.pid:
             theirs.close()
@@ -79,8 +76,11 @@ def _start_forever(requests: socket.socket, say: Say) -> None:
 
 def _be_broker(name: str, requests: socket.socket, fd: int, say: Say) -> None:
     try:
+        # Tens of modules, which the starter can do without.
+        from aegis.broker.serve import serve_forked  # noqa: PLC0415
+
         requests.close()
-        if name in DEEDS:
+        if name in BROKERS:
             serve_forked(name, socket.socket(fileno=fd), say)
     finally:
         os._exit(0)

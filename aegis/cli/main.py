@@ -47,6 +47,21 @@ def _is_the_systems(error: RuntimeError) -> bool:
     return "start new thread" in str(error) or isinstance(error.__context__, OSError)
 
 
+def _say(line: str) -> None:
+    print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr, flush=True)
+
+
+def _opener(words: Sequence[str]) -> object:
+    """Who starts brokers, if we are to be an agent without systemd. Before all else is
+    imported: what it has then, it has for as long as the agent runs.
+    """
+    if words[:1] != ["run"] or "--units" in words:
+        return None
+    from aegis.broker.starter import Starter  # noqa: PLC0415
+
+    return Starter(_say)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 usage."""
     words = sys.argv[1:] if argv is None else argv
@@ -54,8 +69,10 @@ def main(argv: list[str] | None = None) -> int:
         words = ["run", *words]
     sys.unraisablehook = _say_unraisable
     known = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
-    arguments = make_parser(known).parse_args(words)
     try:
+        opener = _opener(words)
+        arguments = make_parser(known).parse_args(words)
+        arguments.opener = opener
         code: int = arguments.run(arguments)
     except AegisError as error:
         for line in str(error).splitlines():

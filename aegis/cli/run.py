@@ -9,7 +9,6 @@ from aegis.agent import Agent
 from aegis.bpf.cgroup import instance_name
 from aegis.bpf.pins import all_pins
 from aegis.broker.brokers import Opener
-from aegis.broker.starter import Starter
 from aegis.broker.units import Units
 from aegis.cli.off import stay_off
 from aegis.cli.output import Output, say
@@ -65,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
     off = why_off()
     if off:
         return stay_off(off, instance_name(cgroup), say)
-    # While there is one thread, and nothing is open.
-    opener = Units() if args.units else Starter(say)
+    opener = Units() if args.units else args.opener
     output = Output(as_json=args.json)
     kept = args.last_good or (None if args.cgroup else LAST_GOOD_PATH)
     options = Options(args.config, cgroup, args.mode, args.log, args.history, kept)

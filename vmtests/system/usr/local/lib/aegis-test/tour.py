@@ -37,6 +37,11 @@ actions = ["log", "block", "script:mail-root"]
 path = "/usr/local/bin/cut-prober"
 ports = []
 actions = ["log", "block", "script:isolate"]
+
+[[app]]
+path = "/usr/local/bin/doomed-prober"
+ports = []
+actions = ["log", "kill"]
 """
 
 
@@ -164,7 +169,7 @@ def the_mail() -> dict[str, object]:
 
 def state_of_the_agent() -> list[str]:
     """What it said last, and what runs in its cgroup."""
-    said = run("journalctl", "-b", "-u", "aegis", "-n", "12", "-o", "cat", "--no-pager")
+    said = run("journalctl", "-b", "-u", "aegis*", "-n", "20", "-o", "cat", "--no-pager")
     told = run("aegis", "status", "--json").partition(": ")[2]
     agent = json.loads(told).get("agent") or {} if told.startswith("{") else {}
     counts = {name: agent.get(name) for name in ("scripts", "notifications")}
@@ -180,6 +185,33 @@ def the_cut() -> dict[str, object]:
         told["said"] = state_of_the_agent()
     told["undone"] = run("nft", "delete", "table", "inet", "aegis_isolate")
     return told
+
+
+def the_kill() -> dict[str, object]:
+    """By the agent, not by the kernel: who takes its descendants along."""
+    POLICY.write_text(POLICY.read_text().replace("[global]", "[global]\nkill_tree = true", 1))
+    told: dict[str, object] = {"reload": run("aegis", "reload")}
+    command = [
+        "/usr/local/bin/doomed-prober",
+        "-c",
+        "exec 3<>/dev/tcp/10.0.2.2/9; sleep 100 & wait",
+    ]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=100, user=65534)
+    told["ended"] = done.returncode
+    return told | {"rights": rights()}
+
+
+def rights() -> dict[str, str]:
+    """What each unit of ours that runs may do, and as whom."""
+    found = {}
+    for unit in run("systemctl", "list-units", "--plain", "--no-legend", "aegis*.service").split():
+        pid = run("systemctl", "show", "--value", "--property=MainPID", unit).partition(": ")[2]
+        if unit.endswith(".service") and pid.isdecimal() and pid != "0":
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            status = {line.split(":", 1)[0]: " ".join(line.split()[1:]) for line in lines}
+            wanted = ("Uid", "CapPrm", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp")
+            found[unit] = " ".join(f"{name}={status[name]}" for name in wanted)
+    return found
 
 
 class Watched:
@@ -244,7 +276,10 @@ def the_removal() -> dict[str, object]:
 def exposures() -> dict[str, object]:
     """As systemd sees the units that were loaded."""
     found: dict[str, object] = {}
-    for unit in ("aegis.service", "aegis-load.service"):
+    for unit in (
+        *("aegis.service", "aegis-load.service", "aegis-kill.service", "aegis-sever.service"),
+        *("aegis-names.service", "aegis-hooks@0.service", "aegis-hooks@65534.service"),
+    ):
         text = run("systemd-analyze", "security", "--no-pager", unit)
         found[unit] = text.strip().splitlines()[-1]
         marks = [line for line in text.splitlines() if "✗" in line]
@@ -254,17 +289,17 @@ def exposures() -> dict[str, object]:
 
 def reactions() -> dict[str, object]:
     """What the agent starts, in the sandbox of its unit; and the end."""
-    return tour(the_notification, the_mail, the_cut, exposures, the_removal)
+    return tour(the_notification, the_mail, the_kill, the_cut, exposures, the_removal)
 
 
 def package() -> dict[str, object]:
     """Everything, the end last."""
-    return tour(the_log, the_journal, the_notification, the_mail, the_unit, the_upgrade, exposures,
-                the_cut, the_removal)  # fmt: skip
+    return tour(the_log, the_journal, the_notification, the_mail, the_kill, the_unit, the_upgrade,
+                exposures, the_cut, the_removal)  # fmt: skip
 
 
 def tour(*steps: Callable[[], dict[str, object]]) -> dict[str, object]:
-    for name in ("told-prober", "mail-prober", "cut-prober"):
+    for name in ("told-prober", "mail-prober", "cut-prober", "doomed-prober"):
         shutil.copy("/usr/local/bin/prober", f"/usr/local/bin/{name}")
     SCRIPTS.mkdir(parents=True, exist_ok=True)
     for name in ("mail-root", "isolate"):
