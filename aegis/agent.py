@@ -19,8 +19,9 @@ from aegis.actions.processes import spared_pids
 from aegis.actions.react import View
 from aegis.actions.script import ScriptRunner
 from aegis.bpf import memory
+from aegis.bpf.kernel import Kernel
 from aegis.bpf.state import read_state
-from aegis.broker.brokers import Opener
+from aegis.broker.opener import Opener
 from aegis.config.load import Loaded, load_policy
 from aegis.confirming import Confirming
 from aegis.errors import AegisError
@@ -40,11 +41,13 @@ from aegis.tasks import Tasks
 class Agent:
     """One run. *say* gets lines for the administrator, *view* every record."""
 
-    def __init__(self, options: Options, say: Say, view: View, opener: Opener) -> None:
+    def __init__(
+        self, options: Options, say: Say, view: View, opener: Opener, kernel: Kernel
+    ) -> None:
         self._after_batch = view.flush
         self._stopping = asyncio.Event()
         self._tasks = Tasks(self._stopping.set, say)
-        self._parts = parts = make_parts(options, say, view, opener)
+        self._parts = parts = make_parts(options, say, view, opener, kernel)
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
         self._proving = Proving(parts, self._reloading.lock)

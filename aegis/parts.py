@@ -8,7 +8,8 @@ from pathlib import Path
 from aegis.actions.log import EventLog
 from aegis.actions.react import Reactions, View
 from aegis.bpf.kernel import Kernel
-from aegis.broker.brokers import Brokers, Opener
+from aegis.broker.brokers import Brokers
+from aegis.broker.opener import Opener
 from aegis.events.context import Context
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
@@ -54,14 +55,13 @@ class Parts:
     existing: Tally = field(default_factory=Tally)
 
 
-def make_parts(options: Options, say: Say, view: View, opener: Opener) -> Parts:
+def make_parts(options: Options, say: Say, view: View, opener: Opener, kernel: Kernel) -> Parts:
     """Everything that can be made before the kernel's part is there."""
     context = Context()
     reactions = Reactions(context, view=view)
     reactions.log = EventLog(options.log, tell=reactions.notice)
     brokers = Brokers(opener, reactions.notice)
     reactions.killer.executioner = brokers.kill
-    kernel = Kernel(options.cgroup)
     keeper = Keeper(options.last_good, lambda: context.names, tell=reactions.notice)
     kernel.settled = keeper.offer
     return Parts(

@@ -16,7 +16,8 @@ import pytest
 from aegis import last_good
 from aegis.bpf.generation import pack_tables
 from aegis.cli.main import make_parser
-from aegis.config.load import MAIN_FILE, load_lone
+from aegis.config.files import MAIN_FILE
+from aegis.config.load import load_lone
 from aegis.last_good import Keeper, LastGood, LastGoodError, read, write
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Resolution

@@ -11,6 +11,7 @@ from pathlib import Path
 from aegis._bpf import ffi, lib
 from aegis.bpf import adopt, guard, probe
 from aegis.bpf.cgroup import cgroup2_mount, instance_name, open_cgroup
+from aegis.bpf.early import Early
 from aegis.bpf.evidence import Evidence
 from aegis.bpf.generation import index_key
 from aegis.bpf.inherit import Inherited, inherit, mark
@@ -73,6 +74,7 @@ class Kernel:
         self.tiers: tuple[Tier, ...] = ()
         self.inherited: list[Inherited] = []
         self.settled: Callable[[Tables, int], object] = _nobody_asks
+        self._early: Early | None = None
 
     @property
     def object(self) -> BpfObject:
@@ -84,6 +86,13 @@ class Kernel:
     def generation(self) -> int:
         """In force; 0: none yet."""
         return self.object.generation
+
+    def load_early(self) -> None:
+        """Have the kernel check our programs, which takes as long as to import an agent does.
+
+        Nothing is pinned or attached: ``start`` takes it, or makes it if there is none.
+        """
+        self._early = Early(self.pins)
 
     def start(self) -> None:
         """Load, adopt an earlier agent's maps, record identities.
@@ -113,7 +122,12 @@ class Kernel:
 
     def _load(self) -> BpfObject:
         reuse: dict[str, int] = {}
+        early = self._early.take() if self._early is not None else None
         try:
+            if early is not None and not self._adopted:
+                return early
+            if early is not None:
+                early.close()  # another agent was faster
             if self._adopted:
                 for name in self.pins.names("maps"):
                     reuse[name] = self.pins.open(self.pins.map_path(name))

@@ -3,10 +3,8 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from aegis.actions.kill import KillOrder, KillResult, KillStatus
 from aegis.actions.notice import Tell
@@ -28,6 +26,7 @@ from aegis.broker.messages import (
     Sever,
     Severed,
 )
+from aegis.broker.opener import Opener
 from aegis.errors import BrokerError, KernelError, ScriptError
 from aegis.names import Answer, names_in, parse_address
 from aegis.policy.model import Policy
@@ -35,14 +34,6 @@ from aegis.privileges import HOOKS, KILL, NAMES, SEVER, hook_users, kills
 from aegis.tasks import tick
 
 CHECK_S = 1.0
-
-
-class Opener(Protocol):
-    """``Starter`` or ``Units``."""
-
-    def __call__(self, name: str, uid: int, /) -> socket.socket: ...
-
-    def close(self) -> None: ...
 
 
 class Brokers:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aegis.cli.check_names import check_names
+from aegis.config.files import MAIN_FILE
 from aegis.config.lint import lint
 from aegis.config.lint_rule import describe
-from aegis.config.load import MAIN_FILE, Loaded, load_lone, load_policy
+from aegis.config.load import Loaded, load_lone, load_policy
 from aegis.config.problem import PolicyError, Problem, Severity, in_order
 from aegis.config.schema import json_schema
 from aegis.errors import AegisError

@@ -10,7 +10,8 @@ from dataclasses import replace
 from ipaddress import AddressValueError, ip_address
 from pathlib import Path
 
-from aegis.config.load import MAIN_FILE, load_policy
+from aegis.config.files import MAIN_FILE
+from aegis.config.load import load_policy
 from aegis.config.texts import SOCKETS
 from aegis.events.text import json_text, printable
 from aegis.names import NameBook, names_in, read_hosts, read_resolvers, resolve

@@ -2,23 +2,19 @@
 """``aegis run``: the agent in the foreground, with a live view."""
 
 import argparse
-import asyncio
 from pathlib import Path
 
-from aegis.agent import Agent
 from aegis.bpf.cgroup import instance_name
-from aegis.bpf.pins import all_pins
-from aegis.broker.brokers import Opener
+from aegis.bpf.kernel import Kernel
 from aegis.broker.units import Units
 from aegis.cli.off import stay_off
-from aegis.cli.output import Output, say
+from aegis.cli.output import say
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
-from aegis.config.load import MAIN_FILE
+from aegis.config.files import MAIN_FILE
 from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.last_good import LAST_GOOD_PATH
 from aegis.off import why_off
-from aegis.parts import Options
 from aegis.policy.model import Mode
 
 _DESCRIPTION = """\
@@ -64,23 +60,9 @@ def run(args: argparse.Namespace) -> int:
     off = why_off()
     if off:
         return stay_off(off, instance_name(cgroup), say)
-    opener = Units() if args.units else args.opener
-    output = Output(as_json=args.json)
-    kept = args.last_good or (None if args.cgroup else LAST_GOOD_PATH)
-    options = Options(args.config, cgroup, args.mode, args.log, args.history, kept)
-    with asyncio.Runner() as runner:  # without a loop there is no coroutine left over
-        try:
-            instance = runner.run(_run(options, output, opener))
-        finally:
-            output.close()
-    if args.unload_on_exit:
-        for pins in all_pins(instance):
-            pins.remove()
-    return 0
+    kernel = Kernel(cgroup)
+    kernel.load_early()
+    # Only now: what an agent consists of is imported while the kernel checks our programs.
+    from aegis.cli.running import run_agent  # noqa: PLC0415
 
-
-async def _run(options: Options, output: Output, opener: Opener) -> str:
-    agent = Agent(options, output.say, output, opener)
-    output.tell = agent.notice
-    await agent.run()
-    return agent.instance
+    return run_agent(args, kernel, Units() if args.units else args.opener)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from aegis.trust import Trust, read_any
 
+MAIN_FILE = Path("/etc/aegis.toml")
+
 
 @dataclass(frozen=True)
 class Listing:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aegis.config.document import Document, parse_document
-from aegis.config.files import Listing, list_names, order_drop_ins, read_file
+from aegis.config.files import MAIN_FILE, Listing, list_names, order_drop_ins, read_file
 from aegis.config.merge import (
     Replacement,
     check_entries,
@@ -24,8 +24,6 @@ from aegis.config.validate import App, FileTables, validate_document
 from aegis.policy.garbage import uncollected
 from aegis.policy.model import Policy, Where
 from aegis.trust import Trust, TrustError
-
-MAIN_FILE = Path("/etc/aegis.toml")
 
 
 @dataclass(frozen=True)

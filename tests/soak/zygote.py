@@ -15,6 +15,7 @@ import aegis.agent
 import aegis.cli.load
 import aegis.cli.main
 import aegis.cli.run
+import aegis.cli.running
 import aegis.cli.status
 import aegis.cli.unload
 

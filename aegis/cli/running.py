@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent of ``aegis run``, from its start to its end."""
+
+import argparse
+import asyncio
+
+from aegis.agent import Agent
+from aegis.bpf.kernel import Kernel
+from aegis.bpf.pins import all_pins
+from aegis.broker.opener import Opener
+from aegis.cli.output import Output
+from aegis.last_good import LAST_GOOD_PATH
+from aegis.parts import Options
+
+
+def run_agent(args: argparse.Namespace, kernel: Kernel, opener: Opener) -> int:
+    """Until it is stopped; return the exit code.
+
+    :raises AegisError: when it cannot start
+    """
+    output = Output(as_json=args.json)
+    kept = args.last_good or (None if args.cgroup else LAST_GOOD_PATH)
+    options = Options(args.config, kernel.cgroup, args.mode, args.log, args.history, kept)
+    with asyncio.Runner() as runner:  # without a loop there is no coroutine left over
+        try:
+            runner.run(_run(options, output, opener, kernel))
+        finally:
+            output.close()
+    if args.unload_on_exit:
+        for pins in all_pins(kernel.instance):
+            pins.remove()
+    return 0
+
+
+async def _run(options: Options, output: Output, opener: Opener, kernel: Kernel) -> None:
+    agent = Agent(options, output.say, output, opener, kernel)
+    output.tell = agent.notice
+    await agent.run()
