@@ -19,6 +19,8 @@ HOG = 56 << 20
 _YEAR = 365 * 86400
 CLOCKS = {"ten years on": 10 * _YEAR, "ten years back": -10 * _YEAR, "1970": None}
 _MEMORY = Path("/sys/fs/cgroup/memory")  # the controller's own hierarchy
+# The service: what its reactions take is in units, with limits of their own.
+_AS_SERVED = ("--units",)
 _ENTER = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 
 
@@ -54,7 +56,7 @@ def run(count: int, seed: int) -> Result:
 
 def _memory(scene: Scene, memory: Path, count: int) -> str:
     enter = ("/bin/sh", "-c", _ENTER, str(memory))
-    running = scene.run(*enter)
+    running = scene.run(*enter, flags=_AS_SERVED)
     running.wait()
     prober, flood = scene.prober(), Flood(scene)
     flood.last(count / 2)
@@ -63,7 +65,7 @@ def _memory(scene: Scene, memory: Path, count: int) -> str:
     peak = int((memory / "memory.max_usage_in_bytes").read_text()) >> 20
     for _ in range(count):
         _exhaust(memory, running)
-        running = scene.run(*enter)
+        running = scene.run(*enter, flags=_AS_SERVED)
         running.wait()
     running.end(signal.SIGTERM)
     prober.close()
