@@ -27,6 +27,7 @@ from tests.actions.conftest import Write
 from tests.actions.living import event_of
 from tests.actions.told import Told
 from tests.broker.served import Served
+from tests.folders import open_to_all
 from tests.kernel.cgroup import ScratchCgroup
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="brokers answer to root only")
@@ -165,7 +166,8 @@ def test_descriptors_that_come_along_are_not_kept(served: Served) -> None:
         answer, _ = wire.wait(5)
         assert isinstance(answer, Killed)
     os.close(null)
-    assert len(list(place.iterdir())) == before
+    # Fewer: what the tests before left to be collected was born with it.
+    assert len(list(place.iterdir())) <= before
 
 
 ASK = """
@@ -182,9 +184,7 @@ except OSError as error:
 def test_only_root_is_answered(tmp_path: Path) -> None:
     """Another user who comes by the socket is not even read."""
     path = tmp_path / "kill"
-    tmp_path.chmod(0o755)
-    for folder in (tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
         path.chmod(0o666)
