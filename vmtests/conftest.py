@@ -37,7 +37,8 @@ def host() -> None:
 def _run(kernel: Kernel) -> vm.Run:
     report = REPORT / kernel.name
     shutil.rmtree(report, ignore_errors=True)
-    ignored = [f"--ignore=tests/kernel/{name}.py" for name in NOT_IN_GUESTS]
+    names = (*NOT_IN_GUESTS, *kernel.without)
+    ignored = [f"--ignore=tests/kernel/{name}.py" for name in names]
     return vm.run_pytest(kernel, report, "tests/kernel", "--durations=10", *ignored)
 
 

@@ -16,6 +16,7 @@ from aegis.broker.wire import Wire, close_all
 from aegis.errors import BrokerError
 
 ANSWER_S = 2.0  # the loop waits so long for a kill
+FIRST_S = 15.0  # and for the first of a broker that has yet to start, on a slow machine
 RETRY_S = 1.0
 
 # Returns a connection to the broker of that name, for the user of that uid.
@@ -70,6 +71,14 @@ class Link:
 class Line(Link):
     """One question at a time, which waits for its answer."""
 
+    def __init__(self, name: str, uid: int, opener: Opener, tell: Tell) -> None:
+        super().__init__(name, uid, opener, tell)
+        self._answered = False  # by the broker at the other end
+
+    def drop(self) -> None:
+        super().drop()
+        self._answered = False
+
     def ask(self, message: Message) -> Message:
         """A connection that was lost since is made again, and it is asked once more.
 
@@ -80,7 +89,8 @@ class Line(Link):
             try:
                 wire = self.open()
                 wire.send(message)
-                answer, fds = wire.wait(ANSWER_S)
+                answer, fds = wire.wait(ANSWER_S if self._answered else FIRST_S)
+                self._answered = True
             except BrokerError as error:
                 lost = self._wire is not None and not self._wire.is_open()
                 self.drop()
