@@ -50,7 +50,7 @@ class Agent:
         self._parts = parts = make_parts(options, say, view, opener, kernel)
         self._reloading = Reloading(parts, self._tasks, changed=self._policy_changed)
         self._confirming = Confirming(parts, self._reloading, self._tasks)
-        self._proving = Proving(parts, self._reloading.lock)
+        self._proving = Proving(parts, self._reloading.lock, view.flush)
         self._guarding = Guarding(parts, self._reloading, view.flush)
         self._requests = Requests(
             parts, self._reloading, self._confirming, self._health, stop=self._stopping.set

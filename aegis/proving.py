@@ -9,7 +9,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aegis import systemd
@@ -25,10 +25,14 @@ LARGE_PART = 50  # of the time, at most, for tables that are large
 
 
 class Proving:
-    """*lock*: held by whoever writes the kernel's tables; what is there then is what must stay."""
+    """*lock*: held by whoever writes the kernel's tables; what is there then is what must stay.
 
-    def __init__(self, parts: Parts, lock: TableLock) -> None:
+    *flush* writes what was told: there may be no batch of events for long.
+    """
+
+    def __init__(self, parts: Parts, lock: TableLock, flush: Callable[[], object]) -> None:
         self._parts = parts
+        self._flush = flush
         self._lock = lock
         lock.released = self._written
         self._begun = False
@@ -130,3 +134,5 @@ class Proving:
     def _tell(self, kind: str, message: str, outcome: str) -> None:
         self._parts.reactions.notice(kind, message, {"event": {"outcome": outcome}})
         self._parts.say(f"aegis: {message}")
+        self._parts.reactions.flush()
+        self._flush()
