@@ -26,7 +26,7 @@ enum aegis_limit {
 	AEGIS_PAGE_PORTS = 1024,	/* ports of one page */
 	AEGIS_PAGE_WORDS = 16,		/* AEGIS_PAGE_PORTS bits as __u64 */
 	AEGIS_DIRS_MAX = 4096,		/* port directories of one generation */
-	AEGIS_PAGES_MAX = 8192,	/* port pages of one generation */
+	AEGIS_PAGES_MAX = 8192,		/* port pages of one generation */
 	AEGIS_HOSTS_MAX = 131072,	/* exact addresses, two generations */
 	AEGIS_NETS_MAX = 131072,	/* prefixes, two generations */
 	AEGIS_RULES_MAX = 32768,	/* selector keys, two generations */

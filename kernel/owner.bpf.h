@@ -66,8 +66,8 @@ static __always_inline bool is_listener(__u64 cookie)
 
 /*
  * The first to listen on a port has it in `served`. Others, on other addresses or by
- * SO_REUSEPORT, leave their cookie with all they accept, which costs each connection 0.4 us:
- * so each one's are told apart, and most are found by their port. *sk*: struct bpf_sock or
+ * SO_REUSEPORT, leave their cookie with all they accept, at the price of an allocation for
+ * each connection: so each one's are told apart, and most are found by their port. *sk*: struct bpf_sock or
  * struct sock.
  */
 static __always_inline void

@@ -41,7 +41,11 @@ def measure(world: World) -> Iterator[Finding]:
         except _DidNotStart as error:
             yield Unable("OpenSnitch", str(error))
             return
-    for name, who in (("opensnitch", "OpenSnitch 1.5, everything allowed"), ("aegis", "Aegis")):
+    version = subprocess.run(
+        [PACKAGE / "usr/bin/opensnitchd", "-version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    asking = f"OpenSnitch {version}, everything allowed"
+    for name, who in (("opensnitch", asking), ("aegis", "Aegis")):
         yield row(
             f"TCP connect+close over veth with {who}: time",
             ratios(found, name, "plain"), against="plain",
