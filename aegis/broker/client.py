@@ -6,12 +6,12 @@ A broker that is gone is told once, and once when it is there again.
 
 import asyncio
 import itertools
-import socket
 import time
 from collections.abc import Callable
 
 from aegis.actions.notice import Tell
 from aegis.broker.messages import Found, Message, Ran, Running
+from aegis.broker.opener import Opener
 from aegis.broker.wire import Wire, close_all
 from aegis.errors import BrokerError
 
@@ -19,8 +19,6 @@ ANSWER_S = 2.0  # the loop waits so long for a kill
 FIRST_S = 15.0  # and for the first of a broker that has yet to start, on a slow machine
 RETRY_S = 1.0
 
-# Returns a connection to the broker of that name, for the user of that uid.
-Opener = Callable[[str, int], socket.socket]
 # Called with the number of the question, once what it asked for runs.
 Started = Callable[[int, Running], None]
 

@@ -8,6 +8,8 @@ from typing import Protocol
 class Opener(Protocol):
     """``Starter`` or ``Units``."""
 
-    def __call__(self, name: str, uid: int, /) -> socket.socket: ...
+    def __call__(self, name: str, uid: int, /) -> socket.socket:
+        """Return a connection to the broker of that name, for the user of that uid."""
+        ...
 
     def close(self) -> None: ...
