@@ -17,7 +17,9 @@ from typing import Protocol
 
 KEEP_BYTES = 1024 * 1024
 END_S = 1.0  # at the end, for a reader that is only slow
-_CHUNK = select.PIPE_BUF  # where poll(2) says that something fits, so much does
+# Where poll(2) says that something fits, so much does: in a pipe (pipe(7)), and in the buffer of a
+# terminal, where room comes in pieces of 256 bytes (TTYB_ALIGN_MASK, tty_buffer.c).
+_PIPE_CHUNK, _TERMINAL_CHUNK = select.PIPE_BUF, 128
 _BATCH_BYTES = 65536
 
 
@@ -51,6 +53,7 @@ class Stream:
         self._kept_bytes = 0
         self._fd = -1
         self._socket: socket.socket | None = None
+        self._most = _BATCH_BYTES  # in one write
         self._polled = False
         if target is not None:
             self._open(target)
@@ -103,18 +106,20 @@ class Stream:
         elif stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             self._fd = _open_again(fd)
             self._polled = self._fd < 0
+            if self._polled:
+                self._most = _PIPE_CHUNK if stat.S_ISFIFO(mode) else _TERMINAL_CHUNK
         if self._fd < 0:
             self._fd = fd
 
     def _write_batch(self) -> None:
         batch: list[bytes] = []
-        size, most = 0, _CHUNK if self._polled else _BATCH_BYTES
+        size, most = 0, self._most
         for block in self._kept:
             if batch and size + len(block) > most:
                 break
             batch.append(block)
             size += len(block)
-        done = self._write(b"".join(batch)[:most])
+        done = self._write(self._cut(b"".join(batch)))
         self._kept_bytes -= done
         while done:
             first = self._kept.popleft()
@@ -122,6 +127,14 @@ class Stream:
                 self._kept.appendleft(first[done:])
                 return
             done -= len(first)
+
+    def _cut(self, raw: bytes) -> bytes:
+        """As much of it as one write is to take."""
+        if self._most != _TERMINAL_CHUNK:
+            return raw[: self._most]
+        # A newline is two bytes there, for which room is asked anew: n_tty_write() waits for it.
+        line, newline, _ = raw[: self._most].partition(b"\n")
+        return line or newline
 
     def _write(self, raw: bytes) -> int:
         if self._socket is not None:
