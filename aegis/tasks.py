@@ -12,14 +12,12 @@ TICK_S = 1.0
 
 
 def until_tick(seconds: float) -> float:
-    """How long it is to the last tick within *seconds* from now; at least to the next one.
-
-    Not to the nearest: who is late by half a tick would be by a whole one.
+    """How long it is to the tick nearest to *seconds* from now; at least to the next one.
 
     What is done again and again is done at ticks, so that all of it wakes the processor once.
     """
     now = asyncio.get_running_loop().time()
-    count = math.floor(max((now + seconds) / TICK_S, now / TICK_S + 1))
+    count = max(round((now + seconds) / TICK_S), math.floor(now / TICK_S) + 1)
     return count * TICK_S - now
 
 
