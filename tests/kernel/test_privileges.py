@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,10 @@ REFUSES = BLOCKS + '[[app]]\nexe = "server"\nlisten = ["8088"]\nactions = ["log"
 LOADING = ("setpriv", "--inh-caps=-all", "--bounding-set=-all,+bpf,+perfmon,+net_admin", "--")
 # As debian/aegis.service has it: nothing is gained by executing.
 TIGHT = ("setpriv", "--no-new-privs", *LOADING)
+Rights = tuple[frozenset[str], frozenset[str]]
 
 
-def rights(pid: int) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
+def rights(pid: int) -> Iterator[Rights]:
     """Effective and permitted of each thread."""
     for task in sorted(Path(f"/proc/{pid}/task").iterdir()):
         lines = dict(
@@ -87,23 +89,27 @@ def talk(programs: Programs, workshop: Workshop) -> Talk:
     return programs.standing(workshop.install("rightless"))
 
 
-def brokers_of(agent: Agent) -> dict[frozenset[str], int]:
-    """What is permitted and in effect in each process of a running agent's brokers → its PID."""
+def brokers_of(agent: Agent) -> dict[frozenset[Rights], int]:
+    """What the threads of each broker of a running agent may do → its PID.
+
+    One that ends, or has not given up its first rights yet, is among them as it is.
+    """
     starter = next(iter(children().get(agent.pid, ())))
     found = {}
     for pid in children().get(starter, ()):
-        ((effective, permitted),) = set(rights(pid))
-        assert effective == permitted
-        found[permitted] = pid
+        with suppress(OSError):  # ended meanwhile
+            found[frozenset(rights(pid))] = pid
     return found
 
 
 def wait_for_brokers(agent: Agent, wanted: set[frozenset[str]]) -> dict[frozenset[str], int]:
+    """Until there are these and no other, all they may do in effect → their PIDs."""
+    exactly = {frozenset({(held, held)}): held for held in wanted}
     deadline = time.monotonic() + PATIENCE
-    while set(brokers_of(agent)) != wanted:
-        assert time.monotonic() < deadline, brokers_of(agent)
+    while set(found := brokers_of(agent)) != set(exactly):
+        assert time.monotonic() < deadline, found
         time.sleep(0.05)
-    return brokers_of(agent)
+    return {exactly[held]: pid for held, pid in found.items()}
 
 
 @pytest.mark.parametrize("text", [BLOCKS, KILLS, SCRIPTS])
