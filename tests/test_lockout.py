@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -13,6 +14,7 @@ from aegis import lockout
 from aegis.config.load import load_policy
 from aegis.lifelines import Host, Lifeline, Process, clock_servers, of_process, of_updates
 from aegis.policy.model import Direction, Flow, Identity, Policy, Resolution
+from tests.locking_out import KINDS, LATER, lock_out
 
 LOCKOUTS = tomllib.loads((Path(__file__).parent / "lockouts.toml").read_text())["lockout"]
 NAMESERVER = ip_address("10.7.0.53")
@@ -88,6 +90,22 @@ def test_what_locks_out_is_refused_with_the_reason(
         assert found == ()
     else:
         assert any(one["cuts"] in line for line in found), found
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(KINDS))
+def test_so_is_what_locks_out_by_chance(
+    kind: str, lifelines: list[Lifeline], tmp_path: Path
+) -> None:
+    """What ``./dev soak lockout`` puts on trial is what it takes it for."""
+    paths = {str(one.identity.exe): str(one.identity.path) for one in lifelines}
+    chance = Random(6)  # noqa: S311
+    for _ in range(40):
+        one = lock_out(chance, kind, lambda name: paths.get(name, f"/usr/sbin/{name}"))
+        found = lockout.reasons(policy_of(one.policy, tmp_path), MEANT, lifelines)
+        if one.need.cuts == LATER:
+            assert found == (), one.policy
+        else:
+            assert any(one.need.cuts in line for line in found), (one.policy, found)
 
 
 HARMLESS = [

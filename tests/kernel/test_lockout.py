@@ -4,6 +4,7 @@
 import shutil
 import signal
 import socket
+import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
@@ -94,30 +95,52 @@ def shop() -> Iterator[Workshop]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def session(shop: Workshop, programs: Programs, network: Network) -> Iterator[None]:
-    """Somebody is logged in."""
+Sshd = tuple["subprocess.Popen[str]", socket.socket]
+
+
+def log_in(shop: Workshop, programs: Programs, network: Network) -> Sshd:
+    """A ``sshd`` of our own, and who is logged in by it."""
     ncat = shutil.which("ncat")
     assert ncat is not None
-    programs.start(shop.install("sshd", ncat), "-l", "-k", str(SSH))
+    sshd = programs.start(shop.install("sshd", ncat), "-l", "-k", str(SSH))
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        client = come_in(network)
+        if client is not None:
+            return sshd, client
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def start_house(shop: Workshop, programs: Programs) -> None:
+    """A resolver, DHCP and a clock."""
     for name in ("dnsmasq", "dhclient", "chronyd"):
         assert programs.talk(shop.install(name)).reaches("tcp", "127.0.0.1", 1)
 
-    def come() -> socket.socket:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            client = socket.socket()
-            client.bind((REMOTE4_NEAR, 0))
-            try:
-                client.connect((REMOTE4, SSH))
-            except ConnectionRefusedError:
-                client.close()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            else:
-                return client
 
-    with network.call(come):
+def come_in(network: Network, seconds: float = PATIENCE) -> socket.socket | None:
+    """By ssh, from elsewhere; None: nobody let us in."""
+
+    def come() -> socket.socket | None:
+        client = socket.socket()
+        client.settimeout(seconds)
+        client.bind((REMOTE4_NEAR, 0))
+        try:
+            client.connect((REMOTE4, SSH))
+        except OSError:
+            client.close()
+            return None
+        return client
+
+    return network.call(come)
+
+
+@pytest.fixture(scope="module")
+def session(shop: Workshop, programs: Programs, network: Network) -> Iterator[None]:
+    """Somebody is logged in."""
+    _, client = log_in(shop, programs, network)
+    start_house(shop, programs)
+    with client:
         yield
 
 

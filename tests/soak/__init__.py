@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 if TYPE_CHECKING:
     from tests.soak.scene import Result
 
-SOAKS = ("kill", "pause", "unload", "reload", "upgrade", "faults", "limits")
+SOAKS = (
+    *("kill", "pause", "upgrade", "reload", "unload"),
+    *("lockout", "faults", "limits"),
+)
 
 
 class Soak(Protocol):
