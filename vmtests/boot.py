@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m vmtests.boot --boots 20``: one host under systemd, booted again and again.
+"""``./dev soak boot [--boots 20]``: one host under systemd, booted again and again.
 
 Rules must be in force before its first network interface is up, whatever became of
-its policy's files, and it must be reachable each time. Minutes; root; no test of CI.
+its policy's files, and it must be reachable each time. With ``--tour`` one boot, and
+what an administrator does on that host, judged by ``vmtests.judge``. Minutes; root; no
+test of CI.
 """
 
 import argparse
@@ -20,11 +22,14 @@ from typing import Any
 
 from vmtests import trixie
 from vmtests.fetch import STATE
+from vmtests.judge import judge
+from vmtests.qmp import Waker
 from vmtests.vm import CPUS, MEMORY, PROCESSOR
 
 REPORT = STATE / "report" / "boot"
 TIME_LIMIT = 1200.0  # a machine that does other things besides takes five minutes
 TOUR_LIMIT = 1500.0
+SLEEP_S = 60  # a guest that suspends itself is woken after so long
 # What each boot finds, in turn; the first is that of a host just installed.
 KINDS = ("none", "good", "broken", "damaged", "off", "good", "broken-and-none", "off-file")
 
@@ -55,7 +60,7 @@ def qemu(folder: Path, words: str, port: int) -> list[str]:
         "-append", f"root=/dev/vda console=ttyS0 mitigations=off panic=-1 quiet {words}",
         "-drive", f"file={folder / 'disk'},format=raw,if=virtio,cache=unsafe",
         "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=",
-        "-device", "virtio-rng-pci",
+        "-device", "virtio-rng-pci", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off",
         "-serial", f"file:{folder / 'console'}", "-serial", f"file:{folder / 'told'}",
     ]  # fmt: skip
 
@@ -71,12 +76,15 @@ def boot(folder: Path, kind: str, words: str, limit: float = TIME_LIMIT) -> Boot
     for name in ("told", "console"):
         (folder / name).write_text("")
     port, banner, begun = free_port(), "", time.monotonic()
+    waker = Waker(folder / "qmp", SLEEP_S)
     process = subprocess.Popen(
         qemu(folder, words, port), stdin=subprocess.DEVNULL, start_new_session=True
     )
     try:
         while process.poll() is None and time.monotonic() - begun < limit:
             banner = banner or ssh_banner(port)
+            with suppress(OSError):  # it has yet to listen, or is gone
+                waker.look()
             time.sleep(1)
     finally:
         with suppress(ProcessLookupError):
@@ -85,7 +93,7 @@ def boot(folder: Path, kind: str, words: str, limit: float = TIME_LIMIT) -> Boot
     lines = (folder / "told").read_text().splitlines() or [""]
     told = {"error": f"the guest told nothing more than: {lines[-1]}"}
     if lines[-1].startswith("{"):
-        told = json.loads(lines[-1])
+        told = json.loads(lines[-1]) | {"naps": waker.naps}
     return Boot(kind, told, banner, time.monotonic() - begun)
 
 
@@ -155,6 +163,18 @@ def line(number: int, boot: Boot, wrong: list[str]) -> str:
     return f"{what}: {'; '.join(wrong) or 'ok'}"
 
 
+def tour(name: str) -> int:
+    words = f"aegis-test.do={name} aegis-test.sleep={SLEEP_S}"
+    done = boot(REPORT, "none", words, TOUR_LIMIT)
+    print(json.dumps(done.told, indent=1))
+    steps, wrong = judge(name, done.told)
+    for line in wrong:
+        print(line)
+    print(f"{'FAILED' if wrong else 'ok'} {name}: {steps} steps, {len(wrong)} wrong; "
+          f"{done.seconds:.0f} s")  # fmt: skip
+    return 1 if wrong else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vmtests.boot", description=__doc__)
     parser.add_argument("--boots", type=int, default=20)
@@ -164,13 +184,7 @@ def main() -> int:
     trixie.disk(REPORT / "disk")
     trixie.initramfs(REPORT / "initramfs")
     if args.tour:
-        done = boot(REPORT, "none", f"aegis-test.do={args.tour}", TOUR_LIMIT)
-        print(json.dumps(done.told, indent=1))
-        steps = dict(done.told.get("tour", {}))
-        wrong = [f"{name}: {step['wrong']}" for name, step in steps.items()
-                 if isinstance(step, dict) and step.get("wrong")]  # fmt: skip
-        print("\n".join(wrong) or f"{args.tour}: nothing wrong; {done.seconds:.0f} s")
-        return 1 if wrong or "error" in done.told else 0
+        return tour(args.tour)
     failed = 0
     for number in range(1, args.boots + 1):
         kind, following = KINDS[(number - 1) % len(KINDS)], KINDS[number % len(KINDS)]
