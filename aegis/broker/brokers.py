@@ -136,6 +136,7 @@ class Brokers:
         self._wanted = wanted
 
     async def check(self) -> None:
+        self._let_go()
         for name, uid in sorted(self._wanted):
             if name == KILL:
                 self._kill.check()
@@ -143,8 +144,16 @@ class Brokers:
                 with suppress(BrokerError):  # it was told
                     await self._to(name, uid).ready()
 
+    def _let_go(self) -> None:
+        """Of those that the policy before needed, once what they do is done."""
+        if (KILL, 0) not in self._wanted:
+            self._kill.drop()
+        for key, calls in self._calls.items():
+            if key not in self._wanted and calls.is_idle:
+                calls.drop()
+
     async def check_forever(self) -> None:
-        """Each second: one that ended is started again before it is needed."""
+        """Each second: one that ended is started again before it is needed, one too many ends."""
         while True:
             await self.check()
             await tick(CHECK_S)

@@ -120,6 +120,11 @@ class Calls(Link):
         self._waiting: dict[int, tuple[asyncio.Future[Message], Started | None]] = {}
         self._opening = asyncio.Lock()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not self._waiting and not self._opening.locked()
+
     async def ready(self) -> Wire:
         """See :meth:`open`; the loop does not wait for systemd."""
         async with self._opening:

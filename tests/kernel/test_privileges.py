@@ -132,6 +132,22 @@ def test_each_broker_has_what_its_reaction_takes(fresh: Callable[[str], Agent]) 
     wait_for_brokers(fresh(BOTH), {BROKERS["kill"], BROKERS["hooks"]})
 
 
+def test_a_broker_ends_that_the_next_policy_does_not_need(agents: Agents) -> None:
+    """By a reload: what it may do is not there any longer than what it is for."""
+    agent, policy = agents.start(BOTH)
+    wait_for_brokers(agent, {BROKERS["kill"], BROKERS["hooks"]})
+    for text, wanted in (
+        (SCRIPTS, {BROKERS["hooks"]}),
+        (BLOCKS, set()),
+        (KILLS, {BROKERS["kill"]}),
+    ):
+        policy.replace(text)
+        assert "aegis: reloaded" in agent.reload()
+        wait_for_brokers(agent, wanted)
+        assert agent.command("status").returncode == 0
+    agents.close()
+
+
 def test_who_looks_names_up_has_no_rights_and_is_nobody(fresh: Callable[[str], Agent]) -> None:
     agent = fresh(NAMED)
     (pid,) = wait_for_brokers(agent, {frozenset()}).values()
