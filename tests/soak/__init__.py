@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 SOAKS = (
     *("kill", "pause", "upgrade", "reload", "unload"),
-    *("lockout", "faults", "limits"),
+    *("lockout", "privileges", "faults", "limits"),
 )
 
 
