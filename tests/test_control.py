@@ -14,6 +14,7 @@ import pytest
 from aegis import control, control_server
 from aegis.errors import ControlError
 from tests.folders import open_to_all
+from tests.pace import HUNG_S
 
 
 @pytest.fixture(autouse=True)
@@ -130,8 +131,8 @@ def ask_as_nobody(run_folder: Path) -> bytes:
 
     child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
-    child.join(10)
-    return queue.get(timeout=5)
+    child.join(HUNG_S)
+    return queue.get(timeout=HUNG_S)
 
 
 def test_a_second_agent_of_an_instance_is_refused() -> None:

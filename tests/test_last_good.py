@@ -24,6 +24,7 @@ from aegis.policy.model import Resolution
 from aegis.policy.saved import decode, encode
 from aegis.policy.tables import Tables
 from aegis.trust import Trust
+from tests.pace import HUNG_S
 
 POLICY = """
 [global]
@@ -222,7 +223,7 @@ def full(_fd: int) -> None:
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HUNG_S):
         while not happened():
             await asyncio.sleep(0.01)
 

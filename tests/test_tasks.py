@@ -2,6 +2,7 @@
 """What is done again and again is done at the same moments."""
 
 import asyncio
+import math
 
 from aegis.tasks import TICK_S, tick, until_tick
 
@@ -9,15 +10,19 @@ from aegis.tasks import TICK_S, tick, until_tick
 def test_periodic_work_falls_on_the_same_ticks() -> None:
     """Whoever begins when, and however long the pause: an idle host is woken once for all."""
 
-    async def scenario() -> list[float]:
+    async def scenario() -> list[tuple[float, float]]:
         moments = []
         loop = asyncio.get_running_loop()
         for late, seconds in ((0.0, 1.0), (0.3, 1.0), (0.31, 5.0), (0.1, 0.2)):
             await asyncio.sleep(late)
-            moments.append((loop.time() + until_tick(seconds)) / TICK_S)
+            begun, pause, ended = loop.time(), until_tick(seconds), loop.time()
+            moments.append(((begun + pause) / TICK_S, (ended + pause) / TICK_S))
         return moments
 
-    assert all(abs(moment - round(moment)) < 1e-3 for moment in asyncio.run(scenario()))
+    # The moment meant is between these two, which are one but for who was asked to wait meanwhile.
+    for first, last in asyncio.run(scenario()):
+        assert math.floor(last + 1e-6) >= first - 1e-6
+        assert last - first < 0.5, "this machine is too slow to tell"
 
 
 def test_a_tick_comes_soon_and_never_at_once() -> None:

@@ -18,6 +18,7 @@ from aegis.events.event import IdentityFlag, KillBy
 from tests.actions.living import TICK_NS, event_of, kill_process
 from tests.actions.waiting import wait_until
 from tests.events.factory import make_event
+from tests.pace import HUNG_S
 
 ROOT = Path(__file__).parents[2]
 SLEEP = "/usr/bin/sleep"
@@ -45,7 +46,7 @@ def test_the_process_of_the_event_is_killed(start: Start) -> None:
     process = start(SLEEP, "60")
     result = kill_process(event_of(process.pid))
     assert (result.status, result.pid) == (KillStatus.KILLED, process.pid)
-    assert process.wait(5) == -9
+    assert process.wait(HUNG_S) == -9
 
 
 @pytest.mark.parametrize("name", ["a) R 1 (b", "\n", "x\x1b[2J", "日本"])
@@ -53,7 +54,7 @@ def test_a_hostile_name_does_not_confuse(start: Start, tmp_path: Path, name: str
     shutil.copy(SLEEP, tmp_path / name)
     process = start(str(tmp_path / name), "60")
     assert kill_process(event_of(process.pid)).status is KillStatus.KILLED
-    assert process.wait(5) == -9
+    assert process.wait(HUNG_S) == -9
 
 
 def test_another_start_time_is_another_process(start: Start) -> None:
@@ -77,7 +78,7 @@ Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
 second = subprocess.Popen(["sleep", "60"])
 assert second.pid == first.pid, (first.pid, second.pid)
 print(kill_process(event).status, second.poll())
-print(kill_process(event_of(second.pid)).status, second.wait(5))
+print(kill_process(event_of(second.pid)).status, second.wait(60))
 """
 
 
@@ -89,7 +90,7 @@ def test_a_recycled_number_is_spared() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HUNG_S,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("not-the-same-process None\nkilled -9\n", "")
@@ -155,7 +156,7 @@ def test_a_leader_that_ended_does_not_save_its_threads(start: Start) -> None:
     stat = Path(f"/proc/{process.pid}/stat")
     wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
     assert kill_process(event).status is KillStatus.KILLED
-    assert process.wait(5) == -9
+    assert process.wait(HUNG_S) == -9
 
 
 def test_who_has_ended_is_gone(start: Start) -> None:
@@ -220,7 +221,7 @@ def test_aegis_and_its_parents_are_protected(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HUNG_S,
         check=False,
     )
     assert done.stdout == "protected\n" * 3 + "inner lives\nouter lives\n"
@@ -249,7 +250,7 @@ def test_whom_tracing_has_killed_was_killed_and_not_gone(start: Start) -> None:
     for each in (other, event, event):
         result = kill_process(each)
         seen.append((result.status, result.by))
-    assert process.wait(5) == -9
+    assert process.wait(HUNG_S) == -9
     killed = KillStatus.KILLED
     assert seen == [(killed, KillBy.TRACING), (killed, KillBy.AGENT), (killed, KillBy.TRACING)]
 

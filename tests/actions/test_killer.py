@@ -17,6 +17,7 @@ from aegis.policy.model import Actions, Settings
 from tests.actions.living import event_of
 from tests.actions.processes import PID, processes_of
 from tests.actions.waiting import wait_until
+from tests.pace import HUNG_S
 
 SLEEP = "/usr/bin/sleep"
 TREE = Actions(kill=True, kill_tree=True, agent_kills=True)
@@ -70,7 +71,7 @@ def test_a_budget_of_kills_is_kept(start: Start) -> None:
     results = [killer.kill(event_of(process.pid)) for process in processes]
     assert [result.status.value for result in results] == ["killed"] * 3 + ["over-budget"] * 2
     assert results[4].detail == "more than 3 in a minute"
-    assert [process.wait(5) for process in processes[:3]] == [-9] * 3
+    assert [process.wait(HUNG_S) for process in processes[:3]] == [-9] * 3
     assert [process.poll() for process in processes[3:]] == [None, None]
     assert killer.outcomes == {"killed": 3, "over-budget": 2}
     killer.settings = Settings(kill_budget=4)  # a reload does not forget what was used
@@ -105,7 +106,7 @@ def test_kill_tree_takes_descendants_also_of_other_sessions(start: Start, tree: 
     wait_until(lambda: len(processes_of(f"sleep\0{mark}")) == 4)
     actions = TREE if tree else Actions(kill=True)
     result = Killer(Settings()).kill(event_of(process.pid, actions=actions))
-    assert process.wait(5) == -9
+    assert process.wait(HUNG_S) == -9
     try:
         if tree:
             wait_until(lambda: not processes_of(mark))
@@ -123,7 +124,7 @@ def test_kill_tree_takes_a_family_that_keeps_forking(start: Start) -> None:
     process = start("bash", "-c", f"while :; do sleep 72{PID} & sleep 0.001; done")
     wait_until(lambda: len(processes_of(mark)) > 20)
     Killer(Settings()).kill(event_of(process.pid, actions=TREE))
-    assert process.wait(5) == -9
+    assert process.wait(HUNG_S) == -9
     wait_until(lambda: not processes_of(f"sleep\0{mark}"))
 
 
@@ -137,11 +138,11 @@ def test_kill_tree_spares_a_listed_descendant_and_its_own(start: Start, tmp_path
     wait_until(lambda: bool(processes_of(f"sleep\0{mark}")) and bool(processes_of(f"74{PID}")))
     listed = (str(spared),)
     result = Killer(Settings(never_kill=listed)).kill(event_of(process.pid, actions=TREE))
-    assert process.wait(5) == -9
+    assert process.wait(HUNG_S) == -9
     assert result.descendants == 0
     [inner] = processes_of(f"sleep\0{mark}")
     try:
-        assert Path(f"/proc/{inner}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+        assert Path(f"/proc/{inner}/stat").read_text().rpartition(")")[2].split()[0] not in "Tt"
     finally:
         for pid in processes_of(mark):
             os.kill(pid, signal.SIGKILL)

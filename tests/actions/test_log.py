@@ -16,6 +16,7 @@ import pytest
 from aegis.actions import log as log_module
 from aegis.actions.log import EventLog
 from tests.actions.told import Told
+from tests.pace import HUNG_S, at_most
 
 ROOT = Path(__file__).parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
@@ -142,7 +143,7 @@ def test_writing_resumes_within_a_second(tmp_path: Path) -> None:
         task.cancel()
         return time.monotonic() - start
 
-    assert asyncio.run(scenario()) < 1
+    assert asyncio.run(scenario()) < at_most(1)
 
 
 FULL_DISK = """
@@ -185,7 +186,7 @@ def test_full_and_read_only_disk_tear_and_lose_no_line(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HUNG_S,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")
@@ -216,7 +217,7 @@ def test_a_short_write_is_taken_back_to_whole_lines(tmp_path: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HUNG_S,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")

@@ -18,6 +18,7 @@ from tests.actions.hooks import CONTEXT
 from tests.actions.sending import Sending, of
 from tests.actions.webhook import Webhook, serve_webhook
 from tests.events.factory import HOSTILE, make_event
+from tests.pace import HUNG_S
 
 
 def test_a_webhook_gets_the_event_as_json(sending: Sending, webhook: Webhook) -> None:
@@ -64,13 +65,13 @@ def test_a_million_events_are_a_few_notifications_and_one_digest(
 ) -> None:
     """At most *limit* in all and *rule_limit* of one rule, and the digest accounts for the rest."""
     sending.write(webhook.url)
-    sending.settings |= {"limit": 5, "rule_limit": 2, "window": 60}
+    sending.settings |= {"limit": 5, "rule_limit": 2, "window": 3600}
     records = [to_ecs(make_event(rule=f"/etc/aegis.toml:{line}"), CONTEXT) for line in range(4)]
 
     def flood(notifier: Notifier) -> None:
         for number in range(1_000_000):
             notifier.submit(records[number % 4])
-        assert notifier._digest is not None  # the window ends now, and not in a minute
+        assert notifier._digest is not None  # the window ends now, and not in an hour
         notifier._digest.cancel()
         notifier._send_digest()
 
@@ -80,7 +81,7 @@ def test_a_million_events_are_a_few_notifications_and_one_digest(
     rules = [event["rule"]["name"] for event in events]
     assert len(rules) == 5 and max(map(rules.count, rules)) == 2
     assert digest["title"] == "[aegis] 999995 more events"
-    assert "within 60 s" in digest["message"] and "by /etc/aegis.toml:3" in digest["message"]
+    assert "within 3600 s" in digest["message"] and "by /etc/aegis.toml:3" in digest["message"]
     assert sending.outcomes == {"sent": 6, "digested": 999_995}
     assert sending.told.kinds() == ["notifications-digested"]
 
@@ -249,7 +250,7 @@ def test_close_gives_up_what_is_not_sent(
             await asyncio.sleep(0.01)
         await notifier.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 20))
+    asyncio.run(asyncio.wait_for(scenario(), HUNG_S))
     [(kind, message, fields)] = sending.told.notices
     assert kind == "notifications-dropped" and fields["aegis"] == {"dropped": 3}
     assert message == "1 notifications and a digest of 2 events were not sent"
@@ -291,7 +292,7 @@ def test_a_target_that_failed_does_not_keep_others_waiting(
     sending: Sending, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a burst, it is asked for the first ones; the others get on at once."""
-    monkeypatch.setattr(notify_module, "REST_S", 60.0)
+    monkeypatch.setattr(notify_module, "REST_S", 600.0)
     monkeypatch.setattr(notify_module, "BACKOFF_S", ())
     sending.settings |= {"limit": 20, "rule_limit": 20}
     webhook.failures = 99

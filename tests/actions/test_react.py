@@ -22,6 +22,7 @@ from aegis.policy.model import Actions, Mode, Settings, Verdict
 from tests.actions.conftest import Write
 from tests.actions.living import event_of
 from tests.events.factory import make_event
+from tests.pace import HUNG_S
 
 OBSERVED: dict[str, Any] = {"mode": Mode.OBSERVE, "verdict": Verdict.WOULD_BLOCK}
 OLD: dict[str, Any] = {"hook": Hook.EXISTING}
@@ -114,7 +115,7 @@ def test_kill_comes_first_and_its_result_is_always_logged(
 ) -> None:
     event = event_of(victim.pid, kill=KillBy.AGENT, actions=Actions(kill=True))
     outcome = react(event)
-    assert victim.wait(5) == -9
+    assert victim.wait(HUNG_S) == -9
     assert outcome.kinds() == ["event", "process-killed"]
     assert outcome.logged() == ["process-killed"]
     assert outcome.kills == {"killed": 1}
@@ -200,4 +201,4 @@ def test_a_process_that_is_spared_is_told_of_once_a_minute(
     assert reactions.killer.outcomes == {"over-budget": 100}
     reactions.killer.settings = Settings(kill_budget=1)
     reactions.handle(event)
-    assert victim.wait(5) == -9 and len(shown) == 2
+    assert victim.wait(HUNG_S) == -9 and len(shown) == 2

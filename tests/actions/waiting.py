@@ -4,8 +4,10 @@
 import time
 from collections.abc import Callable
 
+from tests.pace import HUNG_S
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5) -> None:
+
+def wait_until(condition: Callable[[], bool], seconds: float = HUNG_S) -> None:
     """Return once *condition* holds; fail after *seconds*."""
     end = time.monotonic() + seconds
     while not condition():

@@ -29,6 +29,7 @@ from tests.actions.told import Told
 from tests.broker.served import Served
 from tests.folders import open_to_all
 from tests.kernel.cgroup import ScratchCgroup
+from tests.pace import HUNG_S, at_most
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="brokers answer to root only")
 DIES = Policy(Settings(unconfigured_actions=Actions(kill=True)))
@@ -72,7 +73,7 @@ def test_a_kill_is_done_by_the_broker(house: House, sleeper: subprocess.Popen[by
     wrong = house.killer.kill(event_of(sleeper.pid, start_boot_ns=1))
     assert (wrong.status, sleeper.poll()) == (KillStatus.OTHER, None)
     assert house.killer.kill(event_of(sleeper.pid)).status is KillStatus.KILLED
-    assert sleeper.wait(5) == -9
+    assert sleeper.wait(HUNG_S) == -9
     assert len(house.served.pids) == 1
 
 
@@ -129,14 +130,14 @@ def test_without_a_broker_a_kill_fails_and_it_is_told_once(
 def test_one_that_hangs_does_not_hold_the_agent_up_for_long(
     house: House, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aegis.broker.client.ANSWER_S", 0.3)
     house.killer.kill(event_of(sleeper.pid, start_boot_ns=1))
+    monkeypatch.setattr("aegis.broker.client.ANSWER_S", 0.3)
     os.kill(house.served.pids[0], signal.SIGSTOP)
     began = time.monotonic()
     result = house.killer.kill(event_of(sleeper.pid))
     assert result.status is KillStatus.FAILED
     assert "no answer within 0.3 s" in result.detail
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < at_most(2)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_one_that_hangs_does_not_hold_the_agent_up_for_long(
 def test_a_broker_that_is_asked_for_anything_else_hangs_up(served: Served, data: bytes) -> None:
     """And does nothing of it; the process it was for lives on."""
     connection = served("kill")
-    connection.settimeout(5)
+    connection.settimeout(HUNG_S)
     connection.send(data)
     assert connection.recv(100) == b""
     assert os.waitpid(served.pids.pop(), 0)[1] == 0
@@ -159,11 +160,11 @@ def test_descriptors_that_come_along_are_not_kept(served: Served) -> None:
     order = Killer(Settings())._order(event_of(served.pids[0], start_boot_ns=1))
     wire, place = Wire(connection), Path(f"/proc/{served.pids[0]}/fd")
     wire.send(Kill.of(order))
-    wire.wait(5)
+    wire.wait(HUNG_S)
     before = len(list(place.iterdir()))
     for _ in range(1000):
         wire.send(Kill.of(order), (null, null))
-        answer, _ = wire.wait(5)
+        answer, _ = wire.wait(HUNG_S)
         assert isinstance(answer, Killed)
     os.close(null)
     # Fewer: what the tests before left to be collected was born with it.
@@ -172,7 +173,7 @@ def test_descriptors_that_come_along_are_not_kept(served: Served) -> None:
 
 ASK = """
 import socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(5)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(60)
 s.connect(sys.argv[1])
 try:
     s.send(b"x"); print(s.recv(100))
@@ -200,7 +201,7 @@ def test_only_root_is_answered(tmp_path: Path) -> None:
         connection, _ = listener.accept()
         with pytest.raises(BrokerError, match="belongs to uid 65534"):
             Wire(connection)
-        assert asker.wait(10) == 0
+        assert asker.wait(HUNG_S) == 0
 
 
 def order_of(script: Path, uid: int = 0, limit: float = 20.0) -> tuple[Order, int]:
@@ -251,7 +252,7 @@ def test_a_script_ends_at_its_limit_though_the_agent_is_gone(
     os.close(fd)
     began = time.monotonic()
     assert os.waitpid(served.pids.pop(), 0)[1] == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < at_most(5)
     assert not Path("/proc", place.read_text().strip()).exists()
 
 
@@ -277,11 +278,11 @@ def test_a_name_is_looked_up_by_the_broker(house: House) -> None:
     """As nobody; a wrong one is an answer too."""
 
     async def both() -> None:
-        local = await house.brokers.look_up("localhost", 5.0)
+        local = await house.brokers.look_up("localhost", HUNG_S)
         assert any(address.is_loopback for address in local.addresses)
         pid = house.served.pids[0]
         assert Path(f"/proc/{pid}").stat().st_uid == 65534
-        answer = await house.brokers.look_up("x" * 300, 5.0)
+        answer = await house.brokers.look_up("x" * 300, HUNG_S)
         assert answer.error and not answer.addresses
 
     asyncio.run(both())

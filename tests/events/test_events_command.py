@@ -17,6 +17,7 @@ from aegis.events.context import Context
 from aegis.events.ecs import to_ecs, to_ecs_notice, to_json_line
 from aegis.policy.model import Verdict
 from tests.events.factory import make_event
+from tests.pace import HUNG_S
 
 ROOT = Path(__file__).parents[2]
 MAIN = """
@@ -43,7 +44,7 @@ def start(*args: str) -> subprocess.Popen[str]:
 
 def output(*args: str) -> str:
     process = start(*args)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, err) == (0, "")
     return out
 
@@ -108,7 +109,7 @@ def test_follow_shows_what_comes_until_interrupted(log: EventLog, tmp_path: Path
         log.flush()
         assert json.loads(process.stdout.readline())["process"]["name"] == "new"
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10) == ("", "")
+        assert process.communicate(timeout=HUNG_S) == ("", "")
         assert process.returncode == 0
     finally:
         process.kill()
@@ -118,7 +119,7 @@ def test_damaged_lines_are_counted_on_stderr(log: EventLog) -> None:
     with log.path.open("ab") as file:
         file.write(b'{"torn\n\xff\x1b[2J\n')
     process = start("--json", "--file", str(log.path))
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=HUNG_S)
     assert len(out.splitlines()) == 3
     assert err == "aegis events: 2 damaged lines left out\n"
 
@@ -139,7 +140,7 @@ def test_a_reader_that_leaves_is_no_error(log: EventLog) -> None:
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait(20) == 141
+    assert process.wait(HUNG_S) == 141
 
 
 def test_a_log_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:

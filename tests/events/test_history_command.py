@@ -20,6 +20,7 @@ from aegis.policy.address import mapped
 from aegis.policy.model import Direction, Verdict
 from tests.events.factory import make_event
 from tests.events.test_events_command import output, start
+from tests.pace import HUNG_S
 
 TRUSTED = IdentityFlag.HOST_FS | IdentityFlag.TRUSTED
 PROGRAMS = {
@@ -124,7 +125,7 @@ def test_no_program_name_steers_a_terminal(args: list[str], files: tuple[str, ..
 
 def test_no_history_is_one_clear_error_if_it_was_asked_for(tmp_path: Path) -> None:
     process = start("--summary", "--history", str(tmp_path / "missing.db"))
-    assert "unable to open database file" in process.communicate(timeout=20)[1]
+    assert "unable to open database file" in process.communicate(timeout=HUNG_S)[1]
     assert process.returncode != 0
 
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from tests.kernel.settings import PATIENCE
+
 _PREFIX = "aegis-test-"
 _serial = itertools.count()
 
@@ -65,7 +67,7 @@ class ScratchCgroup:
 
     def close(self) -> None:
         """Kill what still runs inside, then remove the directories."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while (pids := self.pids()) and time.monotonic() < deadline:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):

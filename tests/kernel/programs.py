@@ -121,7 +121,7 @@ class Programs:
 
     def curl(self, curl: str | Path, url: str, *flags: str, user: int | None = None) -> Outcome:
         """curl, quiet but for errors, never through a proxy."""
-        limits = ("--silent", "--show-error", "--noproxy", "*", "--max-time", "10")
+        limits = ("--silent", "--show-error", "--noproxy", "*", "--max-time", f"{PATIENCE:.0f}")
         return self.run(curl, *limits, *flags, url, user=user)
 
     def talk(self, prober: str | Path, *, user: int | None = None, unit: str | None = None) -> Talk:

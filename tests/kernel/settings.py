@@ -3,6 +3,8 @@
 
 import os
 
+from tests.pace import HUNG_S, at_most
+
 # In a virtual machine of our own the agent is attached at the root cgroup.
 AT_ROOT = os.environ.get("AEGIS_TEST_ROOT") == "1"
 
@@ -18,8 +20,11 @@ FLOOD = int(os.environ.get("AEGIS_TEST_FLOOD", "10000" if AT_ROOT else "200000")
 # UDP connects of one program that floods in the background, see flooding.py.
 BURST = 2000 if AT_ROOT else 20000
 
-# Seconds before a step is called hung. Emulated processors are slow.
-PATIENCE = 120.0 if AT_ROOT else 20.0
+# Seconds before a step is called hung: a machine may have much else to do.
+PATIENCE = HUNG_S
+
+# Seconds that what is done at once may take, which is a claim. Emulated processors are slow.
+AT_ONCE = 30.0 if AT_ROOT else at_most(5.0)
 
 # Nobody's files and rights: an unprivileged user that exists everywhere.
 NOBODY = 65534

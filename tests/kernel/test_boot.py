@@ -12,6 +12,7 @@ from tests.kernel.conftest import Agents
 from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Programs, Talk
 from tests.kernel.servers import Servers
+from tests.kernel.settings import PATIENCE
 from tests.kernel.workshop import Workshop
 
 POLICY = """
@@ -118,7 +119,7 @@ def test_a_reload_is_what_the_next_boot_begins_with(machine: Machine) -> None:
 
 
 def wait_until_other(path: Path, before: bytes) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not path.exists() or path.read_bytes() == before:
         assert time.monotonic() < deadline, "nothing was written"
         time.sleep(0.02)

@@ -14,6 +14,7 @@ from tests.kernel.workshop import Workshop
 
 # Long enough for a burst on a slow machine to fit in, short enough to wait for.
 SHORT = 8 if AT_ROOT else 2
+TRIES = 5
 
 POLICY = f"""
 [[app]]
@@ -93,13 +94,19 @@ def test_the_next_report_carries_what_was_silenced(
     agent: Agent, workshop: Workshop, programs: Programs
 ) -> None:
     """After the detent the count says how many there were since the last report."""
-    talk, since = programs.standing(workshop.install("impatient")), agent.mark()
-    for _ in range(20):
-        assert not talk.reaches("tcp", "127.0.0.1", 8087)
-    time.sleep(SHORT + 0.1)
-    assert not talk.reaches("tcp", "127.0.0.1", 8087)
-    events = agent.settled_events(since, process__pid=talk.pid)
-    assert [field(event, "aegis.count") for event in events] == [1, 20]
+    talk = programs.standing(workshop.install("impatient"))
+    for port in range(8087, 8087 + TRIES):
+        since, begun = agent.mark(), time.monotonic()
+        for _ in range(20):
+            assert not talk.reaches("tcp", "127.0.0.1", port)
+        ended = time.monotonic()
+        time.sleep(SHORT + 0.1)
+        assert not talk.reaches("tcp", "127.0.0.1", port)
+        events = agent.settled_events(since, process__pid=talk.pid)
+        if ended - begun < SHORT:
+            assert [field(event, "aegis.count") for event in events] == [1, 20]
+            return
+    pytest.fail("this machine is too slow: no burst fitted in")
 
 
 def test_detent_zero_reports_each(agent: Agent, workshop: Workshop, programs: Programs) -> None:

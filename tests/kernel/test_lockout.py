@@ -7,7 +7,8 @@ import socket
 import subprocess
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,23 @@ CUTTING = '[[app]]\nexe = "tunnel"\nactions = ["log", "block"]\n'
 DEAF = '[[app]]\nexe = "sshd"\nlisten = []\nactions = ["log", "block"]\n'
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A trial, on the monotonic clock: asked for at *begun*, in force at *applied*."""
+
+    begun: float
+    applied: float
+    seconds: float
+
+    @property
+    def over(self) -> float:
+        """At the latest."""
+        return self.applied + self.seconds
+
+    def wait_over(self) -> None:
+        time.sleep(max(0.0, self.over + 0.5 - time.monotonic()))
+
+
 class House:
     """A host with somebody logged in: sshd, a resolver, DHCP, a clock, and a tunnel."""
 
@@ -55,12 +73,42 @@ class House:
     def is_cut(self) -> bool:
         return not self.tunnel.reaches("tcp", REMOTE4, PORT)
 
+    def try_out(
+        self, look: Callable[[], object], seconds: float = 2, *, own_file: bool = False
+    ) -> "Tried":
+        """CUTTING on trial, and *look* meanwhile. It is of no use unless it is done in time: then
+
+        again, for longer, as on a machine with much else to do.
+        """
+        while True:
+            begun = time.monotonic()
+            if own_file:
+                self.policy.replace(CUTTING)
+                self.ask("apply", config="", seconds=seconds)
+            else:
+                self.apply(CUTTING, seconds)
+            tried = Tried(begun, time.monotonic(), seconds)
+            try:
+                look()
+            except AssertionError:
+                if time.monotonic() < begun + seconds or seconds > PATIENCE:
+                    raise
+            else:
+                return tried
+            self.reset()
+            seconds *= 4
+
     def wait_uncut(self, until: float) -> float:
-        """When it was first seen to be free again, on the monotonic clock."""
-        while self.is_cut():
-            assert time.monotonic() < until + SLACK, "not taken back in time"
+        """When it was seen to be free again, on the monotonic clock.
+
+        No attempt after *until* may be refused; how long one takes is the machine's affair.
+        """
+        while True:
+            begun = time.monotonic()
+            if not self.is_cut():
+                return time.monotonic()
+            assert begun < until + SLACK, "not taken back in time"
             time.sleep(0.01)
-        return time.monotonic()
 
     def reset(self) -> None:
         """An agent that runs, with BEFORE in force."""
@@ -138,10 +186,12 @@ def come_in(network: Network, seconds: float = PATIENCE) -> socket.socket | None
 @pytest.fixture(scope="module")
 def session(shop: Workshop, programs: Programs, network: Network) -> Iterator[None]:
     """Somebody is logged in."""
-    _, client = log_in(shop, programs, network)
+    sshd, client = log_in(shop, programs, network)
     start_house(shop, programs)
     with client:
         yield
+    sshd.kill()  # test_existing counts whose sockets are off the map
+    sshd.wait()
 
 
 @pytest.fixture(scope="module")
@@ -190,13 +240,13 @@ def test_the_reason_is_said(house: House) -> None:
 
 def test_it_is_in_force_until_its_time_is_over(house: House) -> None:
     """And the policy before is, whole, from then on; the agent follows and says so."""
-    begun = time.monotonic()
-    house.apply(CUTTING, 2)
-    applied = time.monotonic()
-    assert house.is_cut()
-    assert house.agent.status()["trial_s"] <= 2
-    free = house.wait_uncut(applied + 2)
-    assert begun + 2 <= free <= applied + 2 + SLACK
+
+    def look() -> None:
+        assert house.is_cut()
+        assert house.agent.status()["trial_s"] is not None
+
+    tried = house.try_out(look)
+    assert house.wait_uncut(tried.over) >= tried.begun + tried.seconds
     house.agent.wait_stderr("policy taken back")
     assert house.agent.status()["trial_s"] is None
     assert not house.agent_status()["held"]
@@ -204,11 +254,12 @@ def test_it_is_in_force_until_its_time_is_over(house: House) -> None:
 
 def test_the_kernel_does_it_without_the_agent(house: House) -> None:
     """Killed at once; the next one finds the old policy in force."""
-    house.apply(CUTTING, 2)
-    applied = time.monotonic()
-    house.agent.stop(signal.SIGKILL)
-    assert house.is_cut()
-    house.wait_uncut(applied + 2)
+
+    def look() -> None:
+        house.agent.stop(signal.SIGKILL)
+        assert house.is_cut()
+
+    house.wait_uncut(house.try_out(look).over)
     house.agent.start()
     assert not house.is_cut()
     assert not house.agent_status()["held"]
@@ -219,14 +270,14 @@ def test_an_agent_that_starts_from_the_very_file_does_not_put_it_in_force(
     restarted: str, house: House
 ) -> None:
     """As systemd starts it again; a reload, which somebody asks for, does."""
-    house.policy.replace(CUTTING)
-    house.ask("apply", config="", seconds=3)
-    applied = time.monotonic()
-    house.agent.stop(signal.SIGKILL)
-    if restarted == "meanwhile":
-        house.agent.start()
-        assert house.is_cut()
-    house.wait_uncut(applied + 3)
+
+    def look() -> None:
+        house.agent.stop(signal.SIGKILL)
+        if restarted == "meanwhile":
+            house.agent.start()
+            assert house.is_cut()
+
+    house.wait_uncut(house.try_out(look, 3, own_file=True).over)
     if restarted == "afterwards":
         house.agent.start()
     time.sleep(1.2)
@@ -241,11 +292,13 @@ def test_an_agent_that_starts_from_the_very_file_does_not_put_it_in_force(
 
 def test_confirmed_it_stays(house: House) -> None:
     """Beyond its time; that it came from another file is said."""
-    house.apply(CUTTING, 1)
-    finished = house.agent.command("confirm")
-    assert finished.returncode == 0, finished.stderr
-    assert f"{house.policy.path} holds another policy" in finished.stdout
-    time.sleep(1.5)
+
+    def look() -> None:
+        finished = house.agent.command("confirm")
+        assert finished.returncode == 0, finished.stderr
+        assert f"{house.policy.path} holds another policy" in finished.stdout
+
+    house.try_out(look).wait_over()
     assert house.is_cut()
     with pytest.raises(ControlError, match="nothing waits"):
         house.ask("confirm")
@@ -264,11 +317,13 @@ def test_confirmed_from_the_agent_s_own_file_it_outlives_the_agent(house: House)
 
 def test_it_is_confirmed_without_an_agent(house: House) -> None:
     """The command finds the kernel's tables by itself."""
-    house.apply(CUTTING, 2)
-    house.agent.stop(signal.SIGKILL)
-    finished = house.agent.command("confirm")
-    assert finished.returncode == 0, finished.stderr
-    time.sleep(2.5)
+
+    def look() -> None:
+        house.agent.stop(signal.SIGKILL)
+        finished = house.agent.command("confirm")
+        assert finished.returncode == 0, finished.stderr
+
+    house.try_out(look).wait_over()
     assert house.is_cut()
 
 

@@ -40,8 +40,12 @@ def agent(house: tuple[Agent, PolicyFile]) -> Agent:
 
 
 def logged(*paths: Path) -> list[Event]:
-    """Every line of these files; each must be one JSON object in printable ASCII."""
-    lines = [line for path in paths for line in path.read_bytes().splitlines()]
+    """Every line of these files; each must be one JSON object in printable ASCII.
+
+    The last may be half written yet.
+    """
+    texts = [path.read_bytes() for path in paths]
+    lines = [line for text in texts for line in text[: text.rfind(b"\n") + 1].splitlines()]
     assert all(line.decode("ascii").isprintable() for line in lines)
     return [json.loads(line) for line in lines]
 

@@ -13,6 +13,7 @@ import pytest
 from tests.kernel.agent import Agent, field
 from tests.kernel.conftest import Agents
 from tests.kernel.programs import Programs
+from tests.kernel.settings import PATIENCE
 from tests.kernel.workshop import Workshop
 
 POLICY = """
@@ -87,7 +88,7 @@ def test_flows_of_another_are_all_told_while_one_fills_the_ring(
 
 def wait_for_loss(agent: Agent, before: int) -> None:
     """Until the noise is known for what it is: else there is none, and nothing is shown."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while agent.counters()["lost"] == before:
         assert time.monotonic() < deadline
 

@@ -89,7 +89,7 @@ def _exhaust(memory: Path, running: Run) -> None:
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        code_of_agent = running.process.wait(30)
+        code_of_agent = running.process.wait(120)
     except subprocess.TimeoutExpired:
         raise SoakError("the kernel did not kill the agent") from None
     finally:

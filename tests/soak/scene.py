@@ -80,7 +80,7 @@ class Prober:
 
     def close(self) -> None:
         """End it; its last attempts count, too."""
-        self._add(self._process.communicate(timeout=30)[0])
+        self._add(self._process.communicate(timeout=120)[0])
 
     def said(self) -> str:
         """The totals in words; rates are averages."""

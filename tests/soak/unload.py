@@ -160,7 +160,7 @@ def _check_nothing_left(scene: Scene, state: str) -> None:
         raise SoakError(f"{state}: a fresh connection got {outcome.stdout!r}")
     for run in scene.runs:
         if run.process.poll() is None:
-            run.process.wait(30)
+            run.process.wait(120)
         if run.process.returncode == 1:
             raise SoakError(f"{state}: the agent failed: {run.end()} {run.said}")
 
