@@ -153,8 +153,12 @@ def _has_bpf_lsm() -> bool:
 # In each guest it runs, and fails if the LSM is not active there.
 collect_ignore = [] if settings.AT_ROOT or _has_bpf_lsm() else ["test_guard.py"]
 
-# Without an agent first; then those that share one; then those that want their own.
-_ORDER = ["test_harness", "", "test_names", "test_life"]
+# Without an agent first; then those that are about what is older than it; then those that share
+# one; then those that want their own.
+_ORDER = [
+    "test_harness", "test_kernel_threads", "",
+    "test_tiers", "test_guard", "test_names", "test_life",
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

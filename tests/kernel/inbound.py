@@ -115,12 +115,12 @@ class Inbound:
         family = socket.AF_INET6 if ":" in source else socket.AF_INET
         with self._network.call(socket.socket, family, kind) as made:
             made.bind((source, 0))
-            made.settimeout(GRACE)
             yield made
 
-    def connects(self, source: str, target: str, port: int) -> bool:
-        """Whether a handshake is completed and the server speaks."""
+    def connects(self, source: str, target: str, port: int, patience: float = PATIENCE) -> bool:
+        """Whether a handshake is completed within *patience* and the server speaks."""
         with self.client(socket.SOCK_STREAM, source) as client:
+            client.settimeout(patience)
             try:
                 client.connect((target, port))
             except TimeoutError:
@@ -128,14 +128,23 @@ class Inbound:
             client.settimeout(PATIENCE)
             return client.recv(2) == b"hi"
 
-    def answers(self, source: str, target: str, port: int) -> bool:
-        """Whether a datagram comes back."""
+    def answers(self, source: str, target: str, port: int, patience: float = PATIENCE) -> bool:
+        """Whether a datagram comes back within *patience*."""
         with self.client(socket.SOCK_DGRAM, source) as client:
+            client.settimeout(patience)
             client.sendto(b"x", (target, port))
             try:
                 return client.recvfrom(9)[0] == b"x"
             except TimeoutError:
                 return False
+
+    def keeps_out(self, source: str, target: str, port: int) -> bool:
+        """Whether no handshake is completed; its request is dropped on the spot, not later."""
+        return not self.connects(source, target, port, GRACE)
+
+    def is_silent_to(self, source: str, target: str, port: int) -> bool:
+        """Whether a datagram is not answered."""
+        return not self.answers(source, target, port, GRACE)
 
     def end(self) -> None:
         for server in self._servers:

@@ -30,7 +30,7 @@ from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
 from tests.kernel.settings import PATIENCE
 from tests.kernel.tap import Arrival, Tap
-from tests.kernel.workshop import HERE, Workshop
+from tests.kernel.workshop import Workshop
 
 FREE = "ungoverned"  # does everything the others do; its rule is to be ignored
 _GIVER = "giver"
@@ -141,12 +141,6 @@ class Bench:
         self._scratch = scratch
         self._near, self._far = Place.make(scratch), Place.make(scratch)
         self._ports = itertools.count(_FIRST_PORT)
-        self._client32 = workshop.bin / "client32"
-        flags = ["-m32", "-O2", "-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector"]
-        source = HERE / "client32.c"
-        subprocess.run(
-            ["gcc", *flags, "-fno-pie", "-no-pie", "-o", self._client32, source], check=True
-        )
         # A server for each attempt: more than the 1024 files a guest starts with.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16384), most))
@@ -230,7 +224,7 @@ class Bench:
         if way.started == "32-bit":
             path = self._workshop.folder("32-bit") / program
             if not path.exists():
-                path.write_bytes(self._client32.read_bytes())
+                path.write_bytes(self._workshop.client32.read_bytes())
                 path.chmod(0o755)
         if way.started == "given":
             path, words = self._program(_GIVER), ["give", way.form, str(path)]

@@ -73,6 +73,9 @@ class Matrix:
 
     def status(self) -> Column:
         """What is said of each kind of traffic while the blocking rules are in force."""
+        return self._once("status", self._read_status)
+
+    def _read_status(self) -> Column:
         agent, _ = self._agents.share(policy("blocked"))
         found = agent.status()["coverage"]
         assert isinstance(found, dict)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.agent import Agent, field
+from tests.kernel.agent import Agent, field, matches
 from tests.kernel.conftest import Agents
-from tests.kernel.network import REMOTE4, REMOTE4_OTHER, Network
+from tests.kernel.inbound import Inbound
+from tests.kernel.network import PRIVATE4, REMOTE4, REMOTE4_OTHER, Network
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
 from tests.kernel.settings import PATIENCE
@@ -140,6 +141,30 @@ def subflows(
         yield made
     finally:
         made.close()
+
+
+def test_a_server_older_than_the_agent_is_governed(
+    subflows: Subflows, agents: Agents, workshop: Workshop, programs: Programs, network: Network
+) -> None:
+    """Whoever holds the socket when the agent starts is its owner.
+
+    Here, since this is the agent that *subflows* is older than, too: a start takes long.
+    """
+    made = Inbound(agents, workshop, programs, network)
+    try:
+        server, port = made.ready("serves-choosy", "tcp", "::", 7050)
+        udp, udp_port = made.ready("serves-choosy", "udp", "::", 7051)
+        assert made.connects(REMOTE4, REMOTE4, port)
+        made.apply()
+        mark = made.agent.mark()
+        assert made.keeps_out(REMOTE4, REMOTE4, port)
+        event = made.agent.wait_event(mark, process__pid=server.pid)
+        assert matches(event, aegis__hook="ingress", aegis__scope="peer", source__ip=REMOTE4)
+        assert made.is_silent_to(REMOTE4, REMOTE4, udp_port)
+        assert made.agent.wait_event(mark, process__pid=udp.pid)
+        assert made.connects(PRIVATE4, PRIVATE4, port)
+    finally:
+        made.end()
 
 
 def at_second_address(agent: Agent) -> dict[str, object]:

@@ -34,14 +34,25 @@ class House:
         self.agent, self.policy = agents.start(POLICY.format(path=self.path))
 
     def metrics(self) -> dict[str, float]:
-        """By name and labels, of after this call: a reload writes them at once."""
+        """By name and labels, of after this call: a reload writes them at once.
+
+        They are written now and then, too: those may be of before the reload.
+        """
         if self.path.exists():
             self.path.unlink()
         self.agent.reload()
-        deadline = time.monotonic() + PATIENCE
-        while not self.path.exists():
+        status, deadline = self.agent.status()["agent"], time.monotonic() + PATIENCE
+        wanted = (status["generation"], status["last_reload_ok"])
+        while (found := self._read()) is None or (
+            (found["aegis_policy_generation"], found["aegis_last_reload_ok"]) != wanted
+        ):
             assert time.monotonic() < deadline, self.agent.stderr()
             time.sleep(0.02)
+        return found
+
+    def _read(self) -> dict[str, float] | None:
+        if not self.path.exists():
+            return None
         families = text_string_to_metric_families(self.path.read_text())
         return {
             " ".join((sample.name, *sample.labels.values())): sample.value

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -14,6 +15,12 @@ KEPT = HERE.parents[1] / "build" / "tests"  # compiled programs, by what they we
 
 # What the tests call. All are in Debian; busybox comes from busybox-static.
 TOOLS = ("gcc", "curl", "ncat", "busybox", "python3", "setpriv", "unshare", "ip")
+
+_FLAGS = ("-Wall", "-Wextra", "-Werror", "-O2", "-pthread", "-static")
+_BARE_32_BIT = (
+    *("-m32", "-O2", "-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector"),
+    *("-fno-pie", "-no-pie"),
+)
 
 
 def missing_tools() -> list[str]:
@@ -57,17 +64,18 @@ class Workshop:
         self.prober = self.compile("prober", *sorted(HERE.glob("prober*.c")))
         self.listener = self.compile("listener", HERE / "listener.c")
         self.maker = self.compile("maker", HERE / "maker.c")
+        self.client32 = self.compile("client32", HERE / "client32.c", flags=_BARE_32_BIT)
 
-    def compile(self, name: str, *sources: Path) -> Path:
+    def compile(self, name: str, *sources: Path, flags: Sequence[str] = _FLAGS) -> Path:
         """Compile, unless an earlier run did: in a guest that takes a minute."""
         target = self.bin / name
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+        parts = (" ".join(flags).encode(), *(path.read_bytes() for path in sources))
+        digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
         kept = KEPT / f"{name}-{digest[:16]}"
         if kept.exists():
             shutil.copyfile(kept, target)
             target.chmod(0o755)
             return target
-        flags = ["-Wall", "-Wextra", "-Werror", "-O2", "-pthread", "-static"]
         subprocess.run(["gcc", *flags, "-o", target, *sources], check=True)
         with contextlib.suppress(OSError):  # a guest's checkout is read-only
             KEPT.mkdir(parents=True, exist_ok=True)
