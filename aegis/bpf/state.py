@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is in the kernel, read from the pins: true with or without an agent."""
 
+import errno
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,11 @@ def _read_policy(pins: Pins) -> tuple[int, dict[str, Any], float | None]:
 
 def _is_attached(pins: Pins, name: str) -> bool:
     # Pinned is not enough: a link can be taken off its cgroup, or the cgroup be gone.
-    fd = pins.open(pins.link_path(name))
+    path = pins.link_path(name)
+    fd = lib.aegis_get_pinned(os.fsencode(path))
+    if fd == -errno.ENOENT:
+        return False  # a reload that has no use for it was faster
+    check(fd, str(path))
     try:
         return check(lib.aegis_link_attached(fd), f"asking about {name}") == 1
     finally:

@@ -72,3 +72,13 @@ def test_observe_mode_is_said(agents: Agents) -> None:
     agent, _ = agents.start('[global]\nmode = "observe"\n' + POLICY)
     text = agent.command("status", "--coverage").stdout
     assert text.startswith("enforced (observe mode: reported, let pass):")
+
+
+def test_a_link_that_goes_while_somebody_reads_is_no_error(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload takes off what its policy has no use for."""
+    names = Pins.names
+    gone = {"links": ["aegis_gone"]}
+    monkeypatch.setattr(Pins, "names", lambda pins, kind: [*names(pins, kind), *gone.get(kind, [])])
+    assert "aegis_gone" not in agent.status()["attached"]
