@@ -184,8 +184,9 @@ def come_in(network: Network, seconds: float = PATIENCE) -> socket.socket | None
 
 
 @pytest.fixture(scope="module")
-def session(shop: Workshop, programs: Programs, network: Network) -> Iterator[None]:
+def session(agents: Agents, shop: Workshop, programs: Programs, network: Network) -> Iterator[None]:
     """Somebody is logged in."""
+    agents.close()  # its policy may be about sshd
     sshd, client = log_in(shop, programs, network)
     start_house(shop, programs)
     with client:
