@@ -205,6 +205,7 @@ class Agent:
         systemd.notify("STOPPING=1")
         async with self._reloading.lock:  # a thread that fills tables must not lose them on the way
             self._tasks.cancel()
+            self._proving.stop()
         if self._server is not None:
             self._server.close()
             control.socket_path(self.instance).unlink(missing_ok=True)

@@ -57,6 +57,10 @@ class Proving:
         if self._begun:
             asyncio.get_running_loop().call_soon(self._look)
 
+    def stop(self) -> None:
+        """Look no more: what is let go of now is not gone."""
+        self._begun = False
+
     async def look_forever(self) -> None:
         """Once a second: what somebody else changed is told, once."""
         self._begun = True
@@ -68,7 +72,7 @@ class Proving:
             await tick(max(LOOK_S, LARGE_PART * spent if large else 0))
 
     def _look(self) -> None:
-        if self._lock.locked():
+        if self._lock.locked() or not self._begun:
             return
         try:
             if self._evidence is None:

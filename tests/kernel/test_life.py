@@ -245,8 +245,14 @@ def test_an_agent_killed_is_adopted_by_the_next_without_a_gap(
 def test_sigterm_stops_the_agent_and_not_the_enforcement(
     agent: Agent, talk: Talk, workshop: Workshop, programs: Programs
 ) -> None:
-    """Stopping is not unloading, for running programs and new ones; ``status`` says so."""
+    """Stopping is not unloading, for running programs and new ones; ``status`` says so.
+
+    Nothing is told of it that somebody else had done.
+    """
+    since = agent.mark()
     assert agent.stop() == 0
+    assert [e for e in agent.events(since) if field(e, "aegis.notice") == "tampered"] == []
+    assert "not loaded" not in agent.stderr()
     assert is_enforced(talk)
     outcome = programs.run(workshop.install("restricted"), "tcp", "127.0.0.1", "8087")
     assert outcome.word == "EPERM"
