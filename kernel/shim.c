@@ -28,9 +28,10 @@ const char *aegis_build(void)
 	return AEGIS_BUILD;		/* from build.py */
 }
 
-static char log_text[16384];
-static char log_taken[sizeof(log_text)];
-static size_t log_length;
+/* Of each thread: objects are loaded by several. */
+static _Thread_local char log_text[16384];
+static _Thread_local char log_taken[sizeof(log_text)];
+static _Thread_local size_t log_length;
 
 /* The verifier's last lines name the defect: when full, the oldest go. */
 static int keep_log(enum libbpf_print_level level, const char *format, va_list args)

@@ -41,7 +41,7 @@ PACKAGE = "linux-image-amd64"
 # found: what starts an agent for each test (10 s each): by hand.
 NOT_IN_GUESTS = (
     "test_adopt", "test_bench", "test_boot", "test_destinations", "test_detent",
-    "test_env_script", "test_event_texts", "test_evidence", "test_existing", "test_founding",
+    "test_early", "test_env_script", "test_event_texts", "test_evidence", "test_existing", "test_founding",
     "test_generations", "test_guard_lacking", "test_handover", "test_harness", "test_history",
     "test_history_faults", "test_keys", "test_kill_limits", "test_life", "test_lockout",
     "test_log", "test_metrics", "test_names", "test_neighbour", "test_notify", "test_observe",

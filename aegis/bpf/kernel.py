@@ -54,6 +54,10 @@ def _nobody_asks(_tables: Tables, _generation: int) -> None:
     """Called with what was put in force for good."""
 
 
+def _nothing_loaded(_name: str) -> None:
+    """Beforehand."""
+
+
 class Kernel:
     """Order: ``start`` (identity is recorded from here on), ``apply`` (tables in
 
@@ -122,12 +126,12 @@ class Kernel:
 
     def _load(self) -> BpfObject:
         reuse: dict[str, int] = {}
-        early = self._early.take() if self._early is not None else None
         try:
-            if early is not None and not self._adopted:
-                return early
-            if early is not None:
-                early.close()  # another agent was faster
+            if self._early is not None and not self._adopted:
+                early = self._early.take()
+                if early is not None:
+                    return early
+            self._close_early()  # another agent was faster
             if self._adopted:
                 for name in self.pins.names("maps"):
                     reuse[name] = self.pins.open(self.pins.map_path(name))
@@ -135,6 +139,11 @@ class Kernel:
         finally:
             for fd in reuse.values():
                 os.close(fd)  # libbpf keeps duplicates
+
+    def _close_early(self) -> None:
+        if self._early is not None:
+            self._early.close()
+            self._early = None
 
     def _pin_maps(self) -> None:
         self.pins.create()
@@ -227,8 +236,10 @@ class Kernel:
         self._attached = True
         self._drop_unwanted()
         self._seed_sockets()
-        self._tiers = Tiers(self.object, self.pins, self.cgroup)
+        loaded = self._early.optional if self._early is not None else _nothing_loaded
+        self._tiers = Tiers(self.object, self.pins, self.cgroup, loaded)
         self.tiers = self._tiers.start()
+        self._close_early()
         if not self.object.adopted:
             adopt.keep(self.object, self.pins)
         adopt.forget_others(self.pins)
@@ -370,6 +381,7 @@ class Kernel:
 
     def close(self) -> None:
         """Let go; what is pinned stays in force."""
+        self._close_early()  # it may be at work with the object
         for fd in self._links.values():
             os.close(fd)
         self._links.clear()

@@ -78,10 +78,15 @@ OBJECTS: Mapping[str, Mapping[str, Drill]] = {
 }
 
 
+# An object that was loaded beforehand, if it was; an error if the kernel refused it then.
+Loaded = Callable[[str], Programs | None]
+
+
 class Tiers:
     """The optional objects of one agent. ``start`` once the main object is attached."""
 
-    def __init__(self, main: BpfObject, pins: Pins, cgroup: Path) -> None:
+    def __init__(self, main: BpfObject, pins: Pins, cgroup: Path, loaded: Loaded) -> None:
+        self._loaded = loaded
         self._main = main
         self._pins = pins
         self._cgroup = cgroup
@@ -94,10 +99,11 @@ class Tiers:
         # While an earlier agent's programs are replaced, nothing is left to them.
         self._set_kill(lib.AEGIS_KILL_HOOK if can_signal else lib.AEGIS_KILL_AGENT)
         in_hook = Tier(IN_HOOK, can_signal, "" if can_signal else _NO_SIGNAL)
-        tracing = self._try(TRACING, _NOT_NEEDED if can_signal else "")
+        lacking = worth_trying(self._main)
+        tracing = self._try(TRACING, lacking[TRACING])
         if tracing.active:
             self._set_kill(lib.AEGIS_KILL_TRACING)
-        return in_hook, tracing, self._try(LSM, lacking_lsm())
+        return in_hook, tracing, self._try(LSM, lacking[LSM])
 
     def _try(self, name: str, reason: str) -> Tier:
         """*reason*: why not even to try."""
@@ -111,10 +117,8 @@ class Tiers:
         return Tier(name, active=not reason, reason=reason)
 
     def _activate(self, name: str) -> None:
-        programs = Programs(name)
+        programs = self._loaded(name) or load(name, self._main)
         try:
-            programs.share(self._main)
-            programs.load()
             if name == LSM:
                 self._enter_cgroup(programs)
             for program, drill in OBJECTS[name].items():
@@ -157,6 +161,26 @@ class Tiers:
         for fd in self._links.values():
             os.close(fd)
         self._links.clear()
+
+
+def load(name: str, main: BpfObject) -> Programs:
+    """The optional object, loaded beside *main*, whose maps it shares; the caller closes it.
+
+    :raises KernelError: when the kernel refuses it.
+    """
+    programs = Programs(name)
+    try:
+        programs.share(main)
+        programs.load()
+    except BaseException:
+        programs.close()
+        raise
+    return programs
+
+
+def worth_trying(main: BpfObject) -> dict[str, str]:
+    """Of each optional object why not even to try; empty: to try."""
+    return {TRACING: _NOT_NEEDED if main.can_signal else "", LSM: lacking_lsm()}
 
 
 def see_running(main: BpfObject, program: str, drill: Drill) -> None:
