@@ -34,7 +34,7 @@ class Proving:
         self._parts = parts
         self._flush = flush
         self._lock = lock
-        lock.released = self._written
+        lock.acquired, lock.released = self._about_to_write, self._written
         self._begun = False
         self._evidence: Evidence | None = None
         self._found: frozenset[str] = frozenset()
@@ -51,11 +51,23 @@ class Proving:
 
     # ---- evidence ----
 
+    def _about_to_write(self) -> None:
+        """We: what somebody else wrote before must not pass for ours."""
+        evidence = self._evidence
+        if self._begun and evidence is not None and evidence.entries <= LARGE:
+            self._compare(evidence)
+
     def _written(self) -> None:
         """By us: another baseline, before anybody else has a chance."""
-        self._evidence = None
-        if self._begun:
+        if not self._begun:
+            return
+        if self._evidence is None:
             asyncio.get_running_loop().call_soon(self._look)
+            return
+        try:
+            self._evidence.take()
+        except KernelError:
+            self._evidence = None
 
     def stop(self) -> None:
         """Look no more: what is let go of now is not gone."""
@@ -74,14 +86,27 @@ class Proving:
     def _look(self) -> None:
         if self._lock.locked() or not self._begun:
             return
+        if self._evidence is not None:
+            self._compare(self._evidence)
+            return
         try:
-            if self._evidence is None:
-                self._evidence = self._parts.kernel.evidence()
-                self._evidence.take()
-                return
-            found = frozenset(self._evidence.look())
+            evidence = self._parts.kernel.evidence()
+            evidence.take()
+        except KernelError as error:
+            self._found_now(frozenset({str(error)}))
+        else:
+            self._evidence = evidence
+
+    def _compare(self, evidence: Evidence) -> None:
+        try:
+            found = frozenset(evidence.look())
         except KernelError as error:
             found = frozenset({str(error)})
+        if found:
+            evidence.distrust()
+        self._found_now(found)
+
+    def _found_now(self, found: frozenset[str]) -> None:
         for line in sorted(found - self._found):
             self._tell("tampered", line, "failure")
         for line in sorted(self._found - found):

@@ -172,7 +172,7 @@ class Reloading:
         async with self.lock:
             systemd.notify("RELOADING=1")
             try:
-                self.refuse_on_trial()
+                await self._end_trial()
                 loaded = await asyncio.to_thread(read_policy, self._parts.options.config)
                 check = None if knows else self._check
                 generation = await self.put_in_force(loaded.policy, check=check)
@@ -196,6 +196,13 @@ class Reloading:
             "rules": len(loaded.policy.rules),
             "warnings": [str(warning) for warning in loaded.warnings],
         }
+
+    async def _end_trial(self) -> None:
+        """One that is over is none, also if somebody else wrote its deadline."""
+        trial = self._parts.kernel.trial
+        if trial is not None and trial.is_over:
+            await asyncio.to_thread(self._parts.kernel.take_back)
+        self.refuse_on_trial()
 
     def refuse_on_trial(self) -> None:
         """

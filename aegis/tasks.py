@@ -4,7 +4,7 @@
 import asyncio
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from aegis.errors import said_of
 
@@ -27,11 +27,20 @@ async def tick(seconds: float = TICK_S) -> None:
 
 
 class TableLock(asyncio.Lock):
-    """Held by whoever writes the kernel's tables; *released* is called when they are done."""
+    """Held by whoever writes the kernel's tables.
+
+    *acquired* is called before they begin, *released* when they are done.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.acquired: Callable[[], object] = bool
         self.released: Callable[[], object] = bool
+
+    async def acquire(self) -> Literal[True]:
+        await super().acquire()
+        self.acquired()
+        return True
 
     def release(self) -> None:
         super().release()

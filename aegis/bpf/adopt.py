@@ -59,6 +59,15 @@ def keep(loaded: Programs, pins: Pins) -> None:
         pins.pin(fd, folder / f"{name}-{ask(fd).tag}")
 
 
+def pinned_programs(pins: Pins) -> dict[Path, int]:
+    """What ``keep`` pinned, and the inode of each."""
+    folder = _folder(pins)
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        return {Path(entry.path): entry.inode() for entry in entries}
+
+
 def forget_others(pins: Pins) -> None:
     """Remove the programs of other builds: none of them is attached any more."""
     for folder in _folder(pins).parent.iterdir():

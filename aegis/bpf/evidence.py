@@ -2,18 +2,19 @@
 """Whether what was put into the kernel is still there, and still the same.
 
 Asked of the kernel each time: links by their descriptors and by their pins, programs
-by number, tables by a digest of every entry that was in them when they were last ours
-to write.
+by number, other pins by their inodes, tables by a digest of every entry that was in them
+when we last wrote them.
 """
 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aegis._bpf import lib
-from aegis.bpf.adopt import link_program
+from aegis.bpf.adopt import ask, link_program, pinned_programs
 from aegis.bpf.generation import index_key
-from aegis.bpf.object import BpfObject
+from aegis.bpf.object import MAPS, UNKEYED_MAPS, BpfObject
 from aegis.bpf.pins import Pins
 
 # What only the agent writes: the policy in force and what its texts are called.
@@ -25,7 +26,11 @@ Digest = tuple[int, int]
 
 @dataclass
 class Evidence:
-    """Of one agent's links (*links*: by program name), maps and pins. ``take``, then ``look``."""
+    """Of one agent's links (*links*: by program name), maps and pins. ``take``, then ``look``.
+
+    Only what we wrote ourselves since is taken anew: what somebody else changed stays told of
+    until it is put right, whatever else we do meanwhile.
+    """
 
     loaded: BpfObject
     pins: Pins
@@ -33,15 +38,23 @@ class Evidence:
     _programs: dict[str, int] = field(default_factory=dict)
     _maps: dict[str, int] = field(default_factory=dict)
     _digests: dict[str, Digest] = field(default_factory=dict)
+    _writes: dict[str, int] = field(default_factory=dict)
+    _files: dict[Path, int] = field(default_factory=dict)
 
     def take(self) -> None:
-        """What is there now is what must stay.
+        """What is ours is what must stay: of tables, of those we wrote since the last call.
 
         :raises KernelError: when it cannot be read.
         """
-        self._programs = {name: link_program(fd) for name, fd in self.links.items()}
-        self._maps = {name: table.number for name, table in self.loaded.maps.items()}
-        self._digests = {name: self._digest(name) for name in (*HASHES, *ARRAYS)}
+        program_fd, maps = self.loaded.program_fd, self.loaded.maps
+        self._programs = {name: ask(program_fd(name)).number for name in self.links}
+        if not self._maps:
+            number, fd = lib.aegis_map_number, self.loaded.map_fd
+            self._maps = {name: int(number(fd(name))) for name in (*MAPS, *UNKEYED_MAPS)}
+            self._files = pinned_programs(self.pins)
+        for name in (*HASHES, *ARRAYS):
+            if self._writes.get(name) != maps[name].writes:
+                self._writes[name], self._digests[name] = maps[name].writes, self._digest(name)
 
     @property
     def entries(self) -> int:
@@ -57,11 +70,21 @@ class Evidence:
         for name, number in self._maps.items():
             if _pinned_number(self.pins, self.pins.map_path(name)) != number:
                 yield f"the pin of table '{name}' is gone or another's"
+        files = pinned_programs(self.pins)
+        for path, inode in self._files.items():
+            if files.get(path) != inode:
+                yield f"the pin of program '{path.name}' is gone or another's"
+        if not self.pins.is_complete():
+            yield "the mark is gone by which the next agent takes over what is in force"
         for name, digest in self._digests.items():
             if self._digest(name) != digest:
                 yield f"table '{name}' was changed by somebody else"
         for name in sorted(self.loaded.altered_arrays()):
             yield f"table '{name}' was changed by somebody else"
+
+    def distrust(self) -> None:
+        """Somebody wrote tables of ours: what we write next leaves nothing of theirs."""
+        self.loaded.distrust()
 
     def _look_at_link(self, name: str) -> Iterator[str]:
         fd = self.links.get(name)

@@ -107,6 +107,9 @@ class Kernel:
         mount_bpffs()
         self._adopted = self.pins.is_complete()
         guard.require_aegis(self.pins)
+        if self._adopted and not {*MAPS, *UNKEYED_MAPS} <= set(self.pins.names("maps")):
+            self.pins.set_aside()  # somebody removed a pin: nothing can be added to the rest
+            self._adopted = False
         if self._adopted:
             self.pins.check()
         else:

@@ -25,11 +25,15 @@ def check(result: int, what: str) -> int:
 
 
 class Map:
-    """One open map; the descriptor belongs to whoever made this."""
+    """One open map; the descriptor belongs to whoever made this.
+
+    *writes*: how often it was written by this object, so that others' writes can be told.
+    """
 
     def __init__(self, name: str, fd: int, key_size: int, value_size: int) -> None:
         self.name, self.fd = name, fd
         self.key_size, self.value_size = key_size, value_size
+        self.writes = 0
 
     def fill(self, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Put *entries* in and read them back.
@@ -40,6 +44,7 @@ class Map:
         keys = b"".join(key for key, _ in entries)
         values = b"".join(value for _, value in entries)
         packed = (self.fd, keys, self.key_size, values, self.value_size, len(entries))
+        self.writes += bool(entries)
         result = lib.aegis_map_fill(*packed, 0)
         if result in (-errno.E2BIG, -errno.ENOSPC):  # a hash says the one, a trie the other
             raise KernelError(f"the kernel table '{self.name}' is full")
@@ -65,6 +70,7 @@ class Map:
 
     def clear(self, keys: bytes) -> None:
         """Delete *keys*, one after the other without gaps; those not there are no error."""
+        self.writes += bool(keys)
         result = lib.aegis_map_clear(self.fd, keys, self.key_size, len(keys) // self.key_size)
         check(result, f"clearing the kernel table '{self.name}'")
 
@@ -74,7 +80,9 @@ class Map:
         *at*: the byte of the key where that __u32 (host order) stands.
         """
         result = lib.aegis_map_sweep(self.fd, self.key_size, at, keep)
-        return check(result, f"sweeping the kernel table '{self.name}'")
+        count = check(result, f"sweeping the kernel table '{self.name}'")
+        self.writes += bool(count)
+        return count
 
     def read(self, capacity: int, skip: int | None = None) -> tuple[bytes, bytes]:
         """Return all keys and all values of a hash, each one after the other without gaps.

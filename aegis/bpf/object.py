@@ -97,6 +97,7 @@ class BpfObject(Programs):
         # Rows of the array tables by half, to be compared: they are never deleted.
         self._rows: dict[int, dict[str, tuple[bytes, bytes]]] = {}
         self._texts = Texts(self.maps)
+        self._distrusts = False
         self._enter_nobody()
 
     def _adopt_or_load(self, reuse: Mapping[str, int], pins: Pins | None) -> None:
@@ -130,6 +131,9 @@ class BpfObject(Programs):
         self.retire()
         fresh = self.next_generation
         old, self._held = self._held, None
+        if self._distrusts:
+            self._texts.mend()
+            old = None
         if old is None:
             self._sweep(keep=self.generation)
         try:
@@ -141,6 +145,9 @@ class BpfObject(Programs):
         except BaseException:
             self._sweep(keep=self.generation)
             raise
+        if self._distrusts and not expires_boot_ns:
+            self._rows.clear()  # of the other half, which nobody asks any more
+        self._distrusts = False
         self._rows[fresh & 1] = {
             name: (b"".join(key for key, _ in rows), b"".join(row for _, row in rows))
             for name, rows in packed.arrays.items()
@@ -205,6 +212,10 @@ class BpfObject(Programs):
             for name, (keys, values) in tables.items()
             if not self.maps[name].holds(keys, values)
         }
+
+    def distrust(self) -> None:
+        """Somebody else wrote to the tables: the next ``apply`` leaves nothing of theirs."""
+        self._distrusts = True
 
     def retire(self) -> None:
         """Delete what ``apply`` put out of force; at the latest, the next ``apply`` does it."""

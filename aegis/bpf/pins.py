@@ -19,6 +19,7 @@ from aegis.errors import KernelError
 BPF_FS_MAGIC_NAME = "bpf"
 UNFINISHED = "-new"
 COMPLETE = "complete"
+INCOMPLETE = "-incomplete"
 
 
 def mount_bpffs() -> None:
@@ -87,6 +88,12 @@ class Pins:
 
     def link_path(self, name: str) -> Path:
         return self.folder / "links" / name
+
+    def set_aside(self) -> None:
+        """Have it be an older layout's: it decides until ours is attached, then it is removed."""
+        aside = Pins(self.instance.name, f"{self.folder.name}{INCOMPLETE}")
+        aside.remove()
+        self.folder.rename(aside.folder)
 
     def names(self, kind: str) -> list[str]:
         """Sorted names below ``maps`` or ``links``; not what a crash left unfinished."""

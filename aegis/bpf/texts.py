@@ -7,6 +7,7 @@ processes are classified by looking their stored strings up here.
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 
 from aegis.bpf.generation import TEXTS, index_key
@@ -16,7 +17,11 @@ from aegis.errors import KernelError
 
 
 class Texts:
-    """The four text maps; made from what they hold."""
+    """The four text maps; made from what they hold.
+
+    Who else wrote there is not believed: a number that two keys have is nobody's, since we
+    never give it twice, nor is a key ours that we would write otherwise.
+    """
 
     def __init__(self, maps: Mapping[str, Map]) -> None:
         self._maps = {kind: maps[name] for kind, (name, _) in TEXTS.items()}
@@ -37,6 +42,14 @@ class Texts:
             known[text] = self._next
             self._next += 1
         return known[text]
+
+    def mend(self) -> None:
+        """Have the maps hold what we entered, and nothing else."""
+        for kind, known in self._numbers.items():
+            table, found = self._maps[kind], dict(self._maps[kind].items())
+            ours = {text_key(kind, text): index_key(number) for text, number in known.items()}
+            table.fill([each for each in ours.items() if found.get(each[0]) != each[1]])
+            table.clear(b"".join(key for key in found if key not in ours))
 
     def forget_unused(self) -> None:
         """Delete what was not asked for since the last call; only once it is out of force."""
@@ -61,7 +74,13 @@ def text_key(kind: str, text: str) -> bytes:
 
 
 def _read(table: Map) -> dict[str, int]:
-    return {
-        os.fsdecode(text_of(key)): int.from_bytes(value, sys.byteorder)
-        for key, value in table.items()
-    }
+    found = dict(table.items())
+    times = Counter(found.values())
+    ours = {}
+    for key, value in found.items():
+        text = text_of(key)
+        if times[value] == 1 and len(text) < len(key) and not key[len(text) :].strip(b"\0"):
+            ours[os.fsdecode(text)] = int.from_bytes(value, sys.byteorder)
+        else:
+            table.clear(key)
+    return ours

@@ -15,7 +15,7 @@ from aegis.bpf.pins import Pins
 from aegis.bpf.state import State, read_state
 from aegis.bpf.tiers import NAMES
 from aegis.cli.target import add_cgroup_option, chosen_instance
-from aegis.errors import ControlError
+from aegis.errors import ControlError, KernelError
 from aegis.events.text import printable
 
 _DESCRIPTION = """\
@@ -40,7 +40,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     instance = chosen_instance(args)
-    state, agent = find_state(instance), agent_status(instance)
+    agent = agent_status(instance)
+    try:
+        state = find_state(instance)
+    except KernelError as error:
+        if agent is None:
+            raise
+        return _say_unreadable(instance, str(error), agent, as_json=args.json)
     problems = list(find_problems(state, agent))
     if args.json:
         coverage = {traffic.name: traffic.level(state.attached).value for traffic in TRAFFIC}
@@ -53,6 +59,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_text(state, agent, problems)
     return 1 if problems else 0
+
+
+def _say_unreadable(instance: str, error: str, agent: dict[str, Any], *, as_json: bool) -> int:
+    """A pin is gone, say: then the agent knows what is wrong."""
+    problems = [f"what is in force cannot be read: {error}", *_degraded(agent)]
+    if as_json:
+        told = {"instance": instance, "loaded": None, "agent": agent, "problems": problems}
+        print(json.dumps(told))
+    else:
+        print(f"instance   {instance}")
+        _print_problems(problems)
+    return 1
+
+
+def _degraded(agent: dict[str, Any]) -> list[str]:
+    return [f"degraded: {line}" for line in agent["degraded"]]
 
 
 def find_state(instance: str) -> State:
@@ -106,7 +128,7 @@ def find_problems(state: State, agent: dict[str, Any] | None) -> list[str]:
     if counters["broken"]:
         problems.append(f"{counters['broken']} connections were refused for a broken table")
     if agent is not None:
-        problems += [f"degraded: {line}" for line in agent["degraded"]]
+        problems += _degraded(agent)
     if agent is not None and agent["held"]:
         problems.append(agent["held"])
     if agent is not None and agent["existing"]["failed"]:

@@ -3,10 +3,12 @@
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -15,13 +17,18 @@ from aegis._bpf import lib
 from aegis.bpf.cgroup import instance_name
 from aegis.bpf.generation import index_key
 from aegis.bpf.layout import layout
+from aegis.bpf.maps import KEY_OF_ONE
 from aegis.bpf.object import BpfObject, open_map
-from aegis.bpf.pins import Pins
+from aegis.bpf.pins import COMPLETE, Pins
 from aegis.bpf.trial import active_generation
 from aegis.proving import PROVE_S
 from tests.kernel.agent import Agent, field
 from tests.kernel.conftest import Agents
+from tests.kernel.network import REMOTE4_OTHER
+from tests.kernel.programs import Programs, Talk
+from tests.kernel.servers import Servers
 from tests.kernel.settings import AT_ROOT, PATIENCE
+from tests.kernel.workshop import Workshop
 from tests.pace import at_most
 
 POLICY = """
@@ -31,7 +38,12 @@ ports = ["8086", "1000-2000", "3000"]
 remotes = ["192.0.2.1:443", "198.51.100.0/24:1-80"]
 actions = ["log", "block"]
 """
+HALVES = {"apps", "port_dirs", "port_pages"}  # one of two is in force
 TOLD_S = 20.0 if AT_ROOT else 2.0  # the latter is what is promised
+
+
+def number_of(key: bytes) -> int:
+    return int.from_bytes(key, sys.byteorder)
 
 
 class House:
@@ -50,10 +62,13 @@ class House:
             os.close(fd)
 
     def change(self, name: str) -> None:
-        """One byte of the first entry that says something."""
+        """One byte of the first entry that says something, of the half that is in force."""
+        half = self.generation() & 1 if name in HALVES else 0
         with self.opened(self.pins.map_path(name)) as fd:
             table = open_map(name, fd)
-            key, value = next((k, v) for k, v in table.items() if any(v))
+            begin = half * table.room // 2  # of an array; keys of others are no numbers
+            entries = ((k, v) for k, v in table.items() if any(v))
+            key, value = next((k, v) for k, v in entries if not half or number_of(k) >= begin)
             table.put(key, bytes([value[0] ^ 1]) + value[1:])
 
     def add(self, name: str) -> None:
@@ -62,6 +77,20 @@ class House:
             table = open_map(name, fd)
             key, value = next(table.items())
             table.put(key[:-1] + bytes([key[-1] ^ 1]), value)
+
+    def generation(self) -> int:
+        """As the kernel has it, whatever else is wrong."""
+        with self.opened(self.pins.map_path("active")) as fd:
+            return number_of(open_map("active", fd).get(KEY_OF_ONE) or b"")
+
+    def plant(self, listed: str, address: str) -> None:
+        """What the policy says of *listed*, for *address*, by the number that comes next."""
+        fresh = 1 + self.generation()
+        old, new = (ip_address(each).packed for each in (listed, address))
+        with self.opened(self.pins.map_path("hosts")) as fd:
+            table = open_map("hosts", fd)
+            key, value = next((k, v) for k, v in table.items() if k.endswith(old))
+            table.put(index_key(fresh) + key[4:-4] + new, value)
 
     def drop(self, name: str) -> None:
         with self.opened(self.pins.map_path(name)) as fd:
@@ -95,15 +124,22 @@ class House:
             loaded.close()
 
     def unpin(self, path: Path) -> None:
-        path.unlink()
+        path.rmdir() if path.is_dir() else path.unlink()
+
+    def program_pins(self) -> list[Path]:
+        """What the next agent takes over instead of loading it."""
+        return sorted((self.pins.folder / "programs").glob("*/*"))
 
 
-DEEDS: list[tuple[str, Callable[[House], None], str]] = [
+Deed = tuple[str, Callable[[House], None], str]
+
+DEEDS: list[Deed] = [
     ("a link detached", lambda h: h.detach("aegis_connect6"), "aegis_connect6 was taken off"),
     ("a program replaced", lambda h: h.replace("aegis_bind4"), "aegis_bind4 was replaced"),
     ("a link's pin", lambda h: h.unpin(h.pins.link_path("aegis_bind6")), "pin of aegis_bind6"),
     ("tracing's pin", lambda h: h.unpin(h.pins.link_path("aegis_exec")), "pin of aegis_exec"),
     ("a table's pin", lambda h: h.unpin(h.pins.map_path("nets")), "pin of table 'nets'"),
+    ("the ring's pin", lambda h: h.unpin(h.pins.map_path("events")), "pin of table 'events'"),
     ("an address", lambda h: h.change("hosts"), "table 'hosts' was changed"),
     ("another address", lambda h: h.add("hosts"), "table 'hosts' was changed"),
     ("one less", lambda h: h.drop("hosts"), "table 'hosts' was changed"),
@@ -113,12 +149,39 @@ DEEDS: list[tuple[str, Callable[[House], None], str]] = [
     ("a rule", lambda h: h.change("apps"), "table 'apps' was changed"),
     ("a port", lambda h: h.change("port_pages"), "table 'port_pages' was changed"),
     ("the mode", House.observe, "table 'configs' was changed"),
+    ("a program's pin", lambda h: h.unpin(h.program_pins()[0]), "the pin of program '"),
+    ("the mark of a start", lambda h: h.unpin(h.pins.folder / COMPLETE), "the mark is gone"),
+]
+# What a reload puts right, and what only the next agent does: all at once.
+WRITTEN: list[Deed] = [
+    ("an address", lambda h: h.change("hosts"), "table 'hosts' was changed"),
+    ("another network", lambda h: h.add("nets"), "table 'nets' was changed"),
+    ("a name", lambda h: h.change("exes"), "table 'exes' was changed"),
+    ("another name", lambda h: h.add("exes"), "table 'exes' was changed"),
+    ("a port", lambda h: h.change("port_pages"), "table 'port_pages' was changed"),
+]
+ENDED: list[Deed] = [
+    ("until when", lambda h: h.change("configs"), "table 'configs' was changed"),
+]
+LASTING: list[Deed] = [
+    ("a program replaced", lambda h: h.replace("aegis_bind4"), "aegis_bind4 was replaced"),
+    ("who is spared", lambda h: h.add("spared"), "table 'spared' was changed"),
+    ("a table's pin", lambda h: h.unpin(h.pins.map_path("procs")), "pin of table 'procs'"),
+    ("a sum's pin", lambda h: h.unpin(h.pins.map_path("epoch")), "pin of table 'epoch'"),
+    ("a program's pin", lambda h: h.unpin(h.program_pins()[0]), "the pin of program '"),
 ]
 
 
 @pytest.fixture(scope="module")
 def fresh(agents: Agents) -> Callable[[], House]:
     return lambda: House(agents.start(POLICY)[0])
+
+
+@pytest.fixture(scope="module")
+def watched(programs: Programs, workshop: Workshop, servers: Servers) -> Talk:
+    """Whom the rule is about."""
+    servers.open(8086, 8087, 443)
+    return programs.standing(workshop.install("unheard-of"))
 
 
 @pytest.mark.parametrize(("deed", "expected"), [d[1:] for d in DEEDS], ids=[d[0] for d in DEEDS])
@@ -139,6 +202,75 @@ def test_what_somebody_changes_is_told_and_shown(
     finished = house.agent.command("status")
     assert finished.returncode == 1
     assert f"degraded: {field(event, 'message')}" in finished.stdout
+
+
+def assert_shown(house: House, deeds: list[Deed]) -> None:
+    finished = house.agent.command("status")
+    assert finished.returncode == 1
+    for what, _, expected in deeds:
+        assert expected in finished.stdout, what
+
+
+@pytest.mark.parametrize(
+    ("deeds", "by_reload"),
+    [
+        pytest.param(WRITTEN, True, id="written"),
+        pytest.param(ENDED, True, id="ended"),
+        pytest.param(WRITTEN, False, id="found-so"),
+        pytest.param(LASTING, False, id="lasting"),
+    ],
+)
+def test_it_is_shown_until_it_is_put_right(
+    deeds: list[Deed], by_reload: bool, agents: Agents, watched: Talk
+) -> None:
+    """A reload that is refused forgets nothing; one that is not writes the policy's tables anew.
+
+    All else is put right by the next agent, which brings what lacks a pin anew.
+    """
+    agent, policy = agents.start(POLICY)
+    house = House(agent)
+    time.sleep(0.2)
+    for _, deed, _ in deeds:
+        deed(house)
+    policy.replace("[[app]]\nprots = 1\n")
+    assert "reload failed" in agent.reload()
+    assert_shown(house, deeds)
+    policy.replace(POLICY)
+    if by_reload or deeds is LASTING:
+        assert "aegis: reloaded" in agent.reload()
+    if not by_reload:
+        assert_shown(house, deeds)
+        agent.stop()
+        agent.start()
+    time.sleep(1.2)
+    finished = agent.command("status")
+    assert finished.returncode == 0, finished.stdout
+    assert watched.reaches("tcp", "127.0.0.1", 8086)
+    assert not watched.reaches("tcp", "127.0.0.1", 8087)
+
+
+def test_what_is_changed_just_before_a_reload_is_told(agents: Agents) -> None:
+    """It would be gone a moment later."""
+    agent, _ = agents.start(POLICY)
+    time.sleep(1.2)
+    House(agent).change("hosts")
+    assert "aegis: reloaded" in agent.reload()
+    event = agent.wait_event(aegis__notice="tampered")
+    assert "table 'hosts' was changed" in field(event, "message")
+    assert agent.command("status").returncode == 0
+
+
+def test_an_address_planted_for_the_next_policy_is_none_of_it(
+    agents: Agents, watched: Talk
+) -> None:
+    """Its number could be known beforehand."""
+    agent, _ = agents.start(POLICY)
+    house = House(agent)
+    time.sleep(1.2)
+    house.plant("192.0.2.1", REMOTE4_OTHER)
+    assert "aegis: reloaded" in agent.reload()
+    assert not watched.reaches("tcp", REMOTE4_OTHER, 443)
+    assert agent.command("status").returncode == 0
 
 
 def test_what_we_do_ourselves_is_not_told(fresh: Callable[[], House]) -> None:
