@@ -9,6 +9,7 @@
 
 static const char INIT[] = "init.scope", SYSTEM[] = "system.slice";
 static const char AGENT_UNIT[] = "aegis.service", LOAD_UNIT[] = "aegis-load.service";
+static const char UNLOAD_UNIT[] = "aegis-unload.service";
 
 static __always_inline bool is_named(struct cgroup *cgroup, const char *name)
 {
@@ -39,7 +40,8 @@ static __always_inline enum place place_of(struct task_struct *task)
 		return is_named(cgroup, INIT) ? INIT_SCOPE : ELSEWHERE;
 	if (parent_of(above) || !is_named(parent, SYSTEM))
 		return ELSEWHERE;
-	return is_named(cgroup, AGENT_UNIT) || is_named(cgroup, LOAD_UNIT) ? OUR_UNIT : ELSEWHERE;
+	return is_named(cgroup, AGENT_UNIT) || is_named(cgroup, LOAD_UNIT) ||
+	       is_named(cgroup, UNLOAD_UNIT) ? OUR_UNIT : ELSEWHERE;
 }
 
 /* The first is who called fork(), whatever CLONE_PARENT makes of it. */

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aegis.broker.units import SOCKETS
+from aegis.off import OFF_FILE
 from aegis.privileges import BROKERS, HOOKS
 
 DEBIAN = Path(__file__).resolve().parents[1] / "debian"
@@ -40,6 +41,15 @@ def test_each_kind_of_reaction_has_a_unit() -> None:
         place = f"{SOCKETS}/{name}{'@%i' if name == HOOKS else ''}"
         assert f"ListenSequentialPacket={place}\n" in socket
         assert "SocketMode=0600\n" in socket
+
+
+def test_what_is_started_anew_asks_each_time_whether_it_may() -> None:
+    """systemd asks its conditions only at the first start: an agent would come and go for ever."""
+    for name in UNITS:
+        text = (DEBIAN / name).read_text()
+        if "Restart=always" in text:
+            assert f"ConditionPathExists=!{OFF_FILE}\n" in text
+            assert f"ExecCondition=/usr/bin/test ! -e {OFF_FILE}\n" in text
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")

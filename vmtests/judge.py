@@ -29,6 +29,10 @@ def fine_with(words: str) -> Check:
     return lambda got: fine(got) and words in got
 
 
+def refused_as(words: str) -> Check:
+    return lambda got: fails(got) and words in got
+
+
 def holding(*words: str) -> Check:
     return lambda got: all(word in str(got) for word in words)
 
@@ -106,6 +110,10 @@ PACKAGE = REACTIONS | {
         "the same agent": is_(True), "restart": fine, "another agent": is_(True), "stop": fine,
         "status": fails, "start": fine, "meanwhile": only_denied,
     },
+    "the_way_out": {
+        "unload": fine, "got": is_("open"), "stays off": is_(True), "start": fine,
+        "not started anew": is_(True), "got then": is_("denied"),
+    },
     "the_upgrade": {
         "dpkg": fine, "active": is_(True), "another agent": is_(True), "meanwhile": only_denied,
     },
@@ -122,7 +130,15 @@ GUARD: dict[str, dict[str, Check]] = {
         "dpkg": fine, "upgraded": is_(True), "chmod": is_("EPERM"), "unload": fine,
         "pins": is_(False),
     },
-    "the_end": {"started again": is_(True), "dpkg -r": fine, "pins": is_(False)},
+    "the_way_out": {
+        "started again": is_(True), "lost": is_(True), "status": refused_as("tamper_guard"),
+        "unload": refused_as("start aegis-unload"), "a unit of another name": fails,
+        "pins then": is_(True), "start aegis-unload": fine, "pins": is_(False), "got": is_("open"),
+    },
+    "the_end": {
+        "start": fine, "guarded again": is_(True), "lost": is_(True), "dpkg -r": fine,
+        "pins": is_(False), "got": is_("open"),
+    },
 }  # fmt: skip
 # Its steps say themselves what is wrong.
 SUSPEND: dict[str, dict[str, Check]] = {

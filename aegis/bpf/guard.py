@@ -36,8 +36,9 @@ PROGRAMS = (
 )
 NOT_ASKED_FOR = "not asked for: [global] tamper_guard is false"
 WAY_OUT = (
-    "tamper_guard is in force, and this is not Aegis to it: only systemd starts an agent that is "
-    "(systemctl start aegis), which then ends and unloads as always; or boot with aegis=off"
+    "tamper_guard is in force, and this is not Aegis to it: only what systemd starts is. "
+    "'systemctl start aegis' starts an agent, 'systemctl start aegis-unload' takes everything "
+    "out of the kernel; or boot with aegis=off"
 )
 FOLDER = "guard"  # of pins, beside those of maps and links
 TOLD = ("refusals", "refused")

@@ -8,9 +8,10 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tour import LOG, main_pid, run, until
+from tour import LOG, knock, main_pid, run, until
 
 PIN = Path("/sys/fs/bpf/aegis/root")
+OFF = Path("/etc/aegis/off")
 CGROUP = Path("/sys/fs/cgroup/system.slice/aegis.service/cgroup.procs")
 # A child of PID 1 that goes where Aegis is.
 INTRUDER = """
@@ -109,12 +110,39 @@ def its_life() -> dict[str, object]:
     return told
 
 
-def the_end() -> dict[str, object]:
+def lost() -> bool:
+    """The agent crashed, and none comes after it: the guard is there all the same."""
+    OFF.touch()
+    run("systemctl", "kill", "-s", "SIGKILL", "aegis")
+    gone = until(lambda: run("systemctl", "is-active", "aegis").endswith(" inactive"))
+    OFF.unlink()
+    return gone and tried(lambda: pin().chmod(0o600)) == "EPERM"
+
+
+def the_way_out() -> dict[str, object]:
+    """After a crash, without an agent: only what PID 1 starts in a unit of ours may unload."""
     # It ended, which for systemd is reason enough to start it again.
-    told: dict[str, object] = {"started again": again("0")}
-    told["dpkg -r"] = run("dpkg", "--remove", "aegis")
+    told: dict[str, object] = {"started again": again("0"), "lost": lost()}
+    told["status"] = run("aegis", "status")
+    told["unload"] = run("aegis", "unload")
+    told["a unit of another name"] = run("systemd-run", "--wait", "-q", "aegis", "unload")
+    told["pins then"] = PIN.exists()
+    OFF.touch()
+    told["start aegis-unload"] = run("systemctl", "start", "aegis-unload")
     told["pins"] = PIN.exists()
+    told["got"] = knock()
+    OFF.unlink()
     return told
 
 
-STEPS = (the_guard, its_life, the_end)
+def the_end() -> dict[str, object]:
+    told: dict[str, object] = {"start": run("systemctl", "start", "aegis")}
+    told["guarded again"] = is_active()
+    told["lost"] = lost()
+    told["dpkg -r"] = run("dpkg", "--remove", "aegis")
+    told["pins"] = PIN.exists()
+    told["got"] = knock()
+    return told
+
+
+STEPS = (the_guard, its_life, the_way_out, the_end)

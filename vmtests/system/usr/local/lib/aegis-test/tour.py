@@ -262,6 +262,27 @@ def the_upgrade() -> dict[str, object]:
     return told
 
 
+def state() -> str:
+    return run("systemctl", "is-active", "aegis").rpartition(" ")[2]
+
+
+def the_way_out() -> dict[str, object]:
+    """As aegis(8) has it; nobody starts an agent anew until the file is gone."""
+    off = Path("/etc/aegis/off")
+    off.touch()
+    told: dict[str, object] = {"unload": run("aegis", "unload")}
+    told["got"] = knock()
+    told["stays off"] = until(lambda: state() == "inactive", 60)
+    before = run("systemctl", "show", "--value", "--property=NRestarts", "aegis")
+    time.sleep(15)  # RestartSec, three times
+    after = run("systemctl", "show", "--value", "--property=NRestarts", "aegis")
+    told["not started anew"] = before == after and state() == "inactive"
+    off.unlink()
+    told["start"] = run("systemctl", "start", "aegis")
+    told["got then"] = knock()
+    return told
+
+
 def the_removal() -> dict[str, object]:
     told: dict[str, object] = {"dpkg -r": run("dpkg", "--remove", "aegis")}
     told["pins"] = Path("/sys/fs/bpf/aegis").exists()
@@ -295,7 +316,7 @@ def reactions() -> dict[str, object]:
 def package() -> dict[str, object]:
     """Everything, the end last."""
     return tour(the_log, the_journal, the_notification, the_mail, the_kill, the_unit, the_upgrade,
-                exposures, the_cut, the_removal)  # fmt: skip
+                the_way_out, exposures, the_cut, the_removal)  # fmt: skip
 
 
 def tour(*steps: Callable[[], dict[str, object]]) -> dict[str, object]:
