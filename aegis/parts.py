@@ -15,7 +15,7 @@ from aegis.events.history import HISTORY_PATH
 from aegis.events.log_file import LOG_PATH
 from aegis.existing import Tally
 from aegis.facts import Facts
-from aegis.last_good import Keeper
+from aegis.keeping import Keeper
 from aegis.naming import Naming
 from aegis.policy.model import Mode
 from aegis.recording import Recorder

@@ -18,7 +18,8 @@ from aegis.bpf.generation import pack_tables
 from aegis.cli.main import make_parser
 from aegis.config.files import MAIN_FILE
 from aegis.config.load import load_lone
-from aegis.last_good import Keeper, LastGood, LastGoodError, read, write
+from aegis.keeping import Keeper
+from aegis.last_good import LastGood, LastGoodError, read, write
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Resolution
 from aegis.policy.saved import decode, encode

@@ -6,9 +6,6 @@ from pathlib import Path
 
 from aegis.bpf.cgroup import instance_name
 from aegis.bpf.kernel import Kernel
-from aegis.broker.units import Units
-from aegis.cli.off import stay_off
-from aegis.cli.output import say
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
 from aegis.config.files import MAIN_FILE
 from aegis.events.history import HISTORY_PATH
@@ -59,10 +56,14 @@ def run(args: argparse.Namespace) -> int:
     cgroup = chosen_cgroup(args)
     off = why_off()
     if off:
+        from aegis.cli.off import stay_off  # noqa: PLC0415
+        from aegis.cli.output import say  # noqa: PLC0415
+
         return stay_off(off, instance_name(cgroup), say)
     kernel = Kernel(cgroup)
     kernel.load_early()
     # Only now: what an agent consists of is imported while the kernel checks our programs.
+    from aegis.broker.units import Units  # noqa: PLC0415
     from aegis.cli.running import run_agent  # noqa: PLC0415
 
     return run_agent(args, kernel, Units() if args.units else args.opener)
