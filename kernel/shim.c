@@ -145,6 +145,13 @@ int aegis_set_cgroup(struct aegis_object *object, const char *name, int cgroup_f
 	return map ? bpf_map_update_elem(bpf_map__fd(map), &zero, &cgroup_fd, 0) : -ENOENT;
 }
 
+int aegis_skip_program(struct aegis_object *object, const char *name)
+{
+	struct bpf_program *program = find_program(object, name);
+
+	return program ? bpf_program__set_autoload(program, false) : -ENOENT;
+}
+
 int aegis_load(struct aegis_object *object)
 {
 	int err = bpf_object__load(object->bpf);

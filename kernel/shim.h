@@ -28,6 +28,8 @@ int aegis_share_maps(struct aegis_object *object, struct aegis_object *owner);
 /* Before the load: what the constants in *section* are. */
 int aegis_set_constants(struct aegis_object *object, const char *section,
 			const char *value, size_t size);
+/* Before the load: *program* is not to be loaded. */
+int aegis_skip_program(struct aegis_object *object, const char *program);
 int aegis_load(struct aegis_object *object);
 /* After the load: the one entry of the cgroup array *map*. */
 int aegis_set_cgroup(struct aegis_object *object, const char *map, int cgroup_fd);

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 
 from aegis._bpf import ffi, lib
+from aegis.bpf import parts
 from aegis.bpf.adopt import adopt
 from aegis.bpf.generation import index_key, pack_tables
 from aegis.bpf.layout import layout
@@ -107,7 +108,7 @@ class BpfObject(Programs):
             adopt(self, pins, dict(reuse))
         except KernelError as error:
             self.not_adopted = str(error)
-            self.load()
+            self.apart = parts.load(self)
 
     def _enter_nobody(self) -> None:
         """tgid 0 stands for processes that were not recorded, cookie 0 for their sockets."""

@@ -19,6 +19,7 @@ class Programs:
     def __init__(self, name: str) -> None:
         self.name = name
         self.adopted: dict[str, int] = {}  # programs that were loaded before, open
+        self.apart: dict[str, int] = {}  # programs that were loaded beside this one, open
         self.handle: Any = lib.aegis_open(name.encode())
         if self.handle == ffi.NULL:
             raise KernelError(f"opening the BPF object {name} failed\n{_log()}")
@@ -64,8 +65,9 @@ class Programs:
         return check(lib.aegis_map_fd(self.handle, name.encode()), f"map {name}")
 
     def program_fd(self, name: str) -> int:
-        if name in self.adopted:
-            return self.adopted[name]
+        for others in (self.adopted, self.apart):
+            if name in others:
+                return others[name]
         return check(lib.aegis_program_fd(self.handle, name.encode()), f"program {name}")
 
     def attach_tracing(self, name: str) -> int:
@@ -84,9 +86,10 @@ class Programs:
 
     def close(self) -> None:
         """Let go of everything that is not pinned or attached elsewhere."""
-        for fd in self.adopted.values():
-            os.close(fd)
-        self.adopted.clear()
+        for others in (self.adopted, self.apart):
+            for fd in others.values():
+                os.close(fd)
+            others.clear()
         if self.handle != ffi.NULL:
             lib.aegis_close(self.handle)
             self.handle = ffi.NULL
