@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The hooks. Each parses its context and calls one function; the ideas are in
- * identity.bpf.h and arguments.bpf.h (who), classify.bpf.h (which rule),
+ * identity.bpf.h, arguments.bpf.h and asker.bpf.h (who), classify.bpf.h (which rule),
  * decide.bpf.h (verdict), report.bpf.h (telling), history.bpf.h (adding up),
  * owner.bpf.h (whose a bound socket is), inbound.bpf.h and datagram.bpf.h (what
  * comes in).
@@ -31,6 +31,7 @@ int BPF_PROG(aegis_exec, struct task_struct *task, int old_pid, struct linux_bin
 	struct aegis_proc *proc = bpf_map_lookup_elem(&procs, &tgid);
 	struct aegis_config *config = current_config();
 
+	forget_askers();
 	if (!proc)
 		proc = new_proc(tgid);
 	if (!proc || !config)
@@ -174,36 +175,36 @@ static __always_inline int
 verdict_of(struct bpf_sock_addr *ctx, enum aegis_hook hook, bool is_v6)
 {
 	struct aegis_config *config = current_config();
-	struct aegis_proc *proc = current_proc();
+	struct aegis_proc *proc, *owning;
 	struct aegis_owner *owner = NULL;
-	struct aegis_proc *owning;
 	struct decision d = {};
 	struct flow flow = {};
 	__u64 class_, cookie = 0, asked = 0;
 
-	if (!config || !proc)
+	if (!config)
 		return broken();
 	if (hook == AEGIS_HOOK_CONNECT && ctx->protocol != AEGIS_PROTOCOL_UDP)
-		cookie = aegis_subflow_of(ctx, proc->flags & AEGIS_ID_KTHREAD);
+		cookie = aegis_subflow_of(ctx);
+	parse_destination(&flow, ctx, hook, is_v6);
+	if (hook == AEGIS_HOOK_CONNECT && !cookie && aegis_recall(config, &flow)) {
+		count(AEGIS_COUNTER_PLAIN);
+		return AEGIS_ALLOW;
+	}
+	proc = current_proc();
+	if (!proc)
+		return broken();
 	if (cookie) {
 		owning = bpf_map_lookup_elem(&listeners, &cookie);
 		owner = owning ? bpf_map_lookup_elem(&owners, &cookie) : NULL;
 		proc = owner ? owning : proc;
 	}
-	/* Before the flow is parsed: the verifier follows each of its branches. */
 	class_ = class_of(proc, owner, config);
 	if (proc->flags & AEGIS_ID_CANARY) {
 		aegis_canary(config, class_, proc->flags);
 		return AEGIS_DENY;
 	}
-	parse_destination(&flow, ctx, hook, is_v6);
-	if (hook == AEGIS_HOOK_CONNECT) {
+	if (hook == AEGIS_HOOK_CONNECT && !cookie)
 		asked = question_of(class_, proc->flags);
-		if (aegis_recall(proc, &flow, asked)) {
-			count(AEGIS_COUNTER_PLAIN);
-			return AEGIS_ALLOW;
-		}
-	}
 	if (!aegis_decide(&d, config, class_, proc->flags, &flow))
 		return broken();
 	if (hook == AEGIS_HOOK_SENDMSG)

@@ -40,6 +40,7 @@ enum aegis_limit {
 	AEGIS_HISTORY_FREE = 49152,	/* up to here nobody has to leave room for others' */
 	AEGIS_HISTORY_FULL = 64512,	/* from here on only sums of what has no room of its own */
 	AEGIS_HISTORY_SHARE = 2048,	/* new flows of a process in an epoch, before it has to */
+	AEGIS_ASKERS = 64,		/* of one CPU; see asker.bpf.h */
 	AEGIS_SLOTS = 4096,		/* of one epoch; see history.bpf.h */
 	AEGIS_PROGRAMS_MAX = 16384,	/* programs with a number for history */
 	AEGIS_RING_BYTES = 8388608,	/* event ring; a power of two pages */

@@ -13,12 +13,13 @@
  * A slot also keeps by whom its flow was last asked for with a connect() that was allowed
  * and quiet. To decide is the dearest part of a connect(), the more so the more prefixes
  * there are; the same question need not be decided twice. aegis_decide() answers by the
- * flow, which is the slot's key, and by what question_of() holds: the rest is constant in
- * a generation.
+ * flow, which is the slot's key, and by what question_of() holds (asker.bpf.h): the rest is
+ * constant in a generation.
  */
 #ifndef AEGIS_HISTORY_BPF_H
 #define AEGIS_HISTORY_BPF_H
 
+#include "asker.bpf.h"
 #include "decide.bpf.h"
 
 /* What makes two programs of one path two: a file in a chroot, a process older than us. */
@@ -176,7 +177,7 @@ search_sum(struct aegis_proc *proc, struct aegis_slot *slot, struct aegis_histor
 }
 
 static __always_inline void
-fill_history_key(struct aegis_history_key *key, struct aegis_proc *proc, const struct flow *flow,
+fill_history_key(struct aegis_history_key *key, __u32 program, const struct flow *flow,
 		 enum aegis_verdict verdict)
 {
 	__u32 zero = 0;
@@ -184,7 +185,7 @@ fill_history_key(struct aegis_history_key *key, struct aegis_proc *proc, const s
 
 	if (now)
 		key->epoch = READ_ONCE(now->current);
-	key->program = READ_ONCE(proc->program);
+	key->program = program;
 	key->port = flow->port;
 	key->direction = flow->direction;
 	key->protocol = flow->protocol;
@@ -193,36 +194,29 @@ fill_history_key(struct aegis_history_key *key, struct aegis_proc *proc, const s
 	__builtin_memcpy(key->addr, flow->addr, sizeof(key->addr));
 }
 
-/* In one word, so that no CPU reads half of it: the generation, flags and app, and who asks. */
-static __always_inline __u64 question_of(__u64 class_, __u32 identity)
-{
-	_Static_assert(AEGIS_CLASS_CONDITIONAL < 1 << 14, "bits 30 and 31 are free");
-
-	return class_ | (__u64)!!(identity & AEGIS_ID_TRUSTED) << 30 |
-	       (__u64)!!(identity & AEGIS_ID_ARGV0_FALSE) << 31;
-}
-
 /*
- * Whether this connect() was asked before, and allowed without a word: then it is added up.
+ * Whether this connect() of the current process was asked before, and allowed without a word:
+ * then it is added up. False says nothing.
  * A slot that is ready has one key for as long as a program that read the epoch runs.
  */
-__noinline int aegis_recall(struct aegis_proc *proc, struct flow *flow, __u64 asked)
+__noinline int aegis_recall(struct aegis_config *config, struct flow *flow)
 {
 	struct aegis_history_key key __attribute__((aligned(8))) = {};
 	struct aegis_slot *slot;
+	struct asker asker;
 
-	if (!proc || !flow)
+	if (!config || !flow || !find_asker(&asker, config->generation))
 		return false;
-	fill_history_key(&key, proc, flow, AEGIS_VERDICT_ALLOWED);
+	fill_history_key(&key, asker.program, flow, AEGIS_VERDICT_ALLOWED);
 	slot = slot_of(&key);
-	if (!slot || !has_slot(slot, &key) || READ_ONCE(slot->asked) != asked)
+	if (!slot || !has_slot(slot, &key) || READ_ONCE(slot->asked) != asker.question)
 		return false;
 	add_to(&slot->sum, false);
 	return true;
 }
 
 /*
- * *asked*: of a connect() the question, else 0: the other hooks may allow more.
+ * *asked*: of a connect() the question_of(), else 0: the other hooks may allow more.
  * A global function: verified once, and not for each way into it.
  */
 __noinline int
@@ -233,7 +227,7 @@ aegis_remember(struct aegis_proc *proc, struct decision *d, struct flow *flow, _
 
 	if (!proc || !d || !flow)
 		return 0;
-	fill_history_key(&key, proc, flow, d->verdict);
+	fill_history_key(&key, READ_ONCE(proc->program), flow, d->verdict);
 	slot = slot_of(&key);
 	if (!slot)
 		return 0;		/* cannot be: the index is in range */

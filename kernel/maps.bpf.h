@@ -47,6 +47,8 @@ AEGIS_MAP(units, BPF_MAP_TYPE_HASH, struct aegis_unit, __u32,
 /* What happens: written here, read by the agent. */
 AEGIS_MAP(procs, BPF_MAP_TYPE_HASH, __u32, struct aegis_proc,
 	  AEGIS_PROCS_MAX, BPF_F_NO_PREALLOC);
+AEGIS_MAP(execs, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0);	/* how many there were */
+AEGIS_MAP(askers, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct aegis_asker, AEGIS_ASKERS, 0);
 AEGIS_MAP(detents, BPF_MAP_TYPE_LRU_HASH, struct aegis_detent_key, struct aegis_detent,
 	  AEGIS_DETENT_MAX, 0);
 AEGIS_MAP(listeners, BPF_MAP_TYPE_HASH, __u64, struct aegis_proc,

@@ -246,9 +246,10 @@ int aegis_seed_sockets(struct bpf_iter__task_file *ctx)
  * Who connects an MPTCP socket owns it from then on. Returns the cookie of the one a kernel
  * thread connects a subflow of, else 0. socket() made it: what is older than us has none.
  */
-static __noinline __u64 aegis_subflow_of(struct bpf_sock_addr *ctx, bool is_kthread)
+static __noinline __u64 aegis_subflow_of(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *subflow = ctx->sk;
+	bool is_kthread;
 	struct sock *sk;
 	__u64 cookie;
 
@@ -258,6 +259,7 @@ static __noinline __u64 aegis_subflow_of(struct bpf_sock_addr *ctx, bool is_kthr
 	if (!sk)
 		return 0;
 	cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	is_kthread = bpf_get_current_task_btf()->flags & PF_KTHREAD;
 	if (cookie && !is_kthread)
 		label_socket((void *)sk, cookie);
 	return is_kthread ? cookie : 0;

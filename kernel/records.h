@@ -30,6 +30,16 @@ struct aegis_proc {
 	char cmdline[512];
 };
 
+/* What a connect() must know of a process's entry; kept by each CPU: asker.bpf.h. */
+struct aegis_asker {
+	__u64 start_boot_ns;
+	__u64 execs;			/* of the machine, until then */
+	__u64 question;			/* see question_of() */
+	__u32 tgid;
+	__u32 program;
+	__u64 writes;			/* begun and ended: odd while one goes on */
+};
+
 /* Whose a bound socket is, beside the process itself; key: the socket's cookie. */
 struct aegis_owner {
 	__u64 cgroup_id;

@@ -52,7 +52,8 @@ MAPS: dict[str, tuple[str | None, str | None]] = {
     "spared": (None, "aegis_spared"),
     "self_tests": (None, "aegis_self_test"),
 }
-UNKEYED_MAPS = ("seeding", "labels", "inherited", "events")  # never looked up by key from here
+# Never looked up by key from here.
+UNKEYED_MAPS = ("execs", "askers", "seeding", "labels", "inherited", "events")
 GENERATION_MAPS = ("hosts", "nets", "rules")
 
 

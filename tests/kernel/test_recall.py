@@ -80,7 +80,8 @@ class Governed:
 
 @pytest.fixture(scope="module")
 def governed(agents: Agents, workshop: Workshop) -> Governed:
-    line = "for i in 1 2 3 4 5; do (: <>/dev/tcp/$1/8086) 2>/dev/null && echo OK || echo no; done"
+    # No subshell: each would be a process that nothing is known of from before.
+    line = "for i in 1 2 3 4 5; do true 2>/dev/null <>/dev/tcp/$1/8086 && echo OK || echo no; done"
     wrapper = workshop.script("recalled-wrapper", f"#!/bin/bash\n{line}\n")
     text = POLICY.format(wrapper=wrapper)
     return Governed(*agents.share(text), text, wrapper)
