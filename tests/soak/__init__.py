@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 SOAKS = (
     *("kill", "pause", "upgrade", "reload", "unload"),
-    *("lockout", "privileges", "faults", "limits"),
+    *("lockout", "evidence", "privileges", "faults", "limits"),
 )
 
 

@@ -75,7 +75,7 @@ def _memory(scene: Scene, memory: Path, count: int) -> str:
         raise SoakError(f"{prober.said()}, {flood.wrong} of the flood were wrong; {kills} kills")
     return (
         f"{count / 2:.0f} s of flood in {LIMIT >> 20} MiB ({flood.refused:,} events; peak {peak} "
-        f"MiB), {kills} out-of-memory kills, {prober.said()}"
+        f"MiB), {count} agents killed for memory (the kernel counts {kills} kills), {prober.said()}"
     )
 
 
