@@ -11,6 +11,7 @@ import threading
 from collections.abc import Collection
 
 from aegis._bpf import lib
+from aegis.bpf import memory
 from aegis.bpf.maps import check
 from aegis.bpf.programs import Programs
 
@@ -26,8 +27,13 @@ PARTS = (
 def load(main: Programs) -> dict[str, int]:
     """Load *main*; return what was loaded beside it, by name: the caller closes it.
 
+    All at once, one after the other, where there is little memory: what a check takes is ours.
+
     :raises KernelError: with libbpf's and the verifier's own words.
     """
+    if not memory.is_ample():
+        main.load()
+        return {}
     for name in (name for part in PARTS for name in part):
         _skip(main, name)
     main.load()
