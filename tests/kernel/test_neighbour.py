@@ -34,14 +34,8 @@ remotes = []
 actions = ["log", "block"]
 """
 FLOWS = 10_000
+AT_ONCE_S, TRIES = 1.5, 8
 LOAD = Path(__file__).parents[1] / "load.c"
-
-
-@pytest.fixture
-def agent(agents: Agents) -> Iterator[Agent]:
-    started, _ = agents.start(POLICY)
-    yield started
-    agents.close()
 
 
 @contextmanager
@@ -62,28 +56,41 @@ def unread(agent: Agent) -> Iterator[None]:
     ],
 )
 def test_flows_of_another_are_all_told_while_one_fills_the_ring(
-    noise: tuple[str, ...], agent: Agent, workshop: Workshop, programs: Programs
+    noise: tuple[str, ...], agents: Agents, workshop: Workshop, programs: Programs
 ) -> None:
-    """10,000 at once, while nobody reads: what is left to the quiet has room for all of them."""
+    """10,000 at once, while nobody reads: what is left to the quiet has room for all of them.
+
+    Each second who was noisy may report a share again: a machine that takes several for it says
+    nothing of that.
+    """
     small = workshop.compile("small-neighbour", LOAD)
     name, address, port, threads, *spread = noise
     command = (workshop.install(name), "flood", address, port, "100000000", threads, *spread)
-    before, since = agent.counters(), agent.mark()
-    flood = programs.start(*map(str, command))
-    try:
-        wait_for_loss(agent, before["lost"])
-        with unread(agent):
-            time.sleep(0.5)  # for the noise to fill what it may
-            later = agent.mark()
-            assert programs.run(small, str(FLOWS), "0", str(FLOWS)).code == 0
-    finally:
-        flood.kill()
-    agent.settle()
-    assert told_of(agent, later, small) == FLOWS
-    notice = agent.wait_event(since, aegis__notice="events-lost")
-    lost = field(notice, "aegis.noisy")
-    assert [one["pid"] for one in lost] == [flood.pid]
-    assert lost[0]["executable"].endswith(f"/{name}") and lost[0]["lost"] > 0
+    for _ in range(TRIES):
+        agent, _ = agents.start(POLICY)
+        before, since = agent.counters(), agent.mark()
+        flood = programs.start(*map(str, command))
+        try:
+            wait_for_loss(agent, before["lost"])
+            with unread(agent):
+                begun = time.monotonic()
+                time.sleep(0.5)  # for the noise to fill what it may
+                later = agent.mark()
+                assert programs.run(small, str(FLOWS), "0", str(FLOWS)).code == 0
+                seconds = time.monotonic() - begun
+        finally:
+            flood.kill()
+        agent.settle()
+        if seconds > AT_ONCE_S:
+            continue
+        assert told_of(agent, later, small) == FLOWS
+        notice = agent.wait_event(since, aegis__notice="events-lost")
+        lost = field(notice, "aegis.noisy")
+        assert [one["pid"] for one in lost] == [flood.pid]
+        assert lost[0]["executable"].endswith(f"/{name}") and lost[0]["lost"] > 0
+        agents.close()
+        return
+    pytest.fail(f"this machine is too slow: the last time it took {seconds:.1f} s")
 
 
 def wait_for_loss(agent: Agent, before: int) -> None:
