@@ -27,11 +27,12 @@ PARTS = (
 def load(main: Programs) -> dict[str, int]:
     """Load *main*; return what was loaded beside it, by name: the caller closes it.
 
-    All at once, one after the other, where there is little memory: what a check takes is ours.
+    All at once, one after the other, where there is little memory: what a check takes is ours; and
+    where there is one processor.
 
     :raises KernelError: with libbpf's and the verifier's own words.
     """
-    if not memory.is_ample():
+    if not memory.is_ample() or len(os.sched_getaffinity(0)) == 1:
         main.load()
         return {}
     for name in (name for part in PARTS for name in part):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main object's programs are loaded in parts: each once, of the same maps, or none at all."""
 
+import os
 import threading
 
 import pytest
@@ -51,3 +52,11 @@ def test_a_part_that_is_refused_is_an_error_and_nothing_is_left(
     with pytest.raises(KernelError, match="refused"):
         BpfObject()
     assert bpf_descriptors() == before
+
+
+def test_on_one_processor_it_is_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part costs more than it gains there."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    loaded = BpfObject()
+    assert loaded.apart == {} and loaded.program_fd("aegis_connect4") >= 0
+    loaded.close()
