@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Standard output that nobody reads, that is gone, or that was never there."""
 
+import errno
 import os
 import pty
 import socket
@@ -99,6 +100,23 @@ def test_a_reader_that_is_gone_is_an_error_and_no_exception(pair: Pair) -> None:
     fill(stream, 3)
     assert stream.is_gone and stream.error is not None and stream.lost == 3
     pair.reader = os.open("/dev/null", os.O_RDONLY)
+
+
+def test_what_fails_once_is_not_gone(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line comes all the same: nobody else would say it."""
+    failing = iter([OSError(errno.EIO, "no such luck")])
+    write = Stream._write
+
+    def fail_once(self: Stream, raw: bytes) -> int:
+        for error in failing:
+            raise error
+        return write(self, raw)
+
+    monkeypatch.setattr(Stream, "_write", fail_once)
+    stream = Stream(pair.target)
+    fill(stream, 3)
+    assert (stream.is_gone, stream.error, stream.lost) == (False, None, 0)
+    assert pair.read() == LINE.encode() * 3
 
 
 def test_closed_before_we_began() -> None:

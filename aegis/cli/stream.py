@@ -119,7 +119,7 @@ class Stream:
                 break
             batch.append(block)
             size += len(block)
-        done = self._write(self._cut(b"".join(batch)))
+        done = self._write_twice(self._cut(b"".join(batch)))
         self._kept_bytes -= done
         while done:
             first = self._kept.popleft()
@@ -135,6 +135,14 @@ class Stream:
         # A newline is two bytes there, for which room is asked anew: n_tty_write() waits for it.
         line, newline, _ = raw[: self._most].partition(b"\n")
         return line or newline
+
+    def _write_twice(self, raw: bytes) -> int:
+        try:
+            return self._write(raw)
+        except (BlockingIOError, BrokenPipeError):
+            raise
+        except OSError:
+            return self._write(raw)  # a reader that is gone stays so; what failed once may not
 
     def _write(self, raw: bytes) -> int:
         if self._socket is not None:
