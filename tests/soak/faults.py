@@ -4,6 +4,10 @@
 A site is a place in the code: the call, those in C that made it, those in Python. A first run
 of each scene records them; then each fails the first time it is passed, and where it is passed
 more often another time, too, in the middle. Several agents at a time, each in its own cgroup.
+
+In the environment: AEGIS_SOAK_WORKERS, how many at a time; AEGIS_SOAK_PART=K/N, the K-th of N
+parts of all sites; AEGIS_SOAK_ONLY=TEXT, the sites in whose name that is. A site is in the same
+part each time: its number is made of the places in the code.
 """
 
 import contextlib
@@ -30,6 +34,7 @@ from tests.soak.scene import DENIED, PROBER, READY, Result, Scene, SoakError
 
 LONG, SHORT = 0, 10  # sites; 0: every one
 _WORKERS, _FEW = 6, 3
+_NAMED = 10  # of what was wrong, in the result; all of it is said as it comes
 _LOOP_S = 1.3  # long enough for each thing that is done every second
 _RELOADED = "aegis: reload"
 _FORMS = ("tcp", "udp-connect", "udp-send", "udp-sendmsg")
@@ -196,7 +201,7 @@ class _Work:
         for fault in faults:
             self._queue.put(fault)
         self.words: Counter[str] = Counter()
-        self.failed: list[str] = []
+        self.failed: list[tuple[str, str]] = []  # names, and what was wrong
         self.broken: list[BaseException] = []
 
     def take(self, bench: Bench) -> None:
@@ -207,6 +212,8 @@ class _Work:
                     outcome = bench.fail(fault)
                     if outcome.word == "not reached" and not outcome.wrong:
                         outcome = bench.fail(fault)
+                except SoakError as error:
+                    outcome = Outcome("broken", str(error))
                 except BaseException as error:
                     error.add_note(str(fault))
                     self.broken.append(error)
@@ -215,8 +222,8 @@ class _Work:
                 if not self.words.total() % 250:
                     print(f"{self.words.total()} sites done", file=sys.stderr, flush=True)
                 if outcome.wrong:
-                    self.failed.append(f"{fault}: {outcome.wrong}")
-                    print(self.failed[-1], file=sys.stderr, flush=True)
+                    self.failed.append((str(fault), outcome.wrong))
+                    print(f"{fault}: {outcome.wrong}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -233,8 +240,10 @@ def _all(bench: Bench) -> list[Fault]:
     faults = [fault for name in SCENES[:3] for fault in bench.sites(name)]
     known = {fault.site for fault in faults if fault.scene == "load"}
     faults += [fault for fault in bench.sites(SCENES[3]) if fault.site not in known]
-    only = os.environ.get("AEGIS_SOAK_ONLY", "")  # a part of what is printed of one
-    return [fault for fault in faults if only in str(fault)]
+    only = os.environ.get("AEGIS_SOAK_ONLY", "")
+    part, _, parts = os.environ.get("AEGIS_SOAK_PART", "1/1").partition("/")
+    chosen = range(1, int(parts) + 1).index(int(part))
+    return [f for f in faults if only in str(f) and f.site.key % int(parts) == chosen]
 
 
 def _some(faults: list[Fault], count: int, seed: int) -> list[Fault]:
@@ -264,11 +273,19 @@ def run(count: int, seed: int) -> Result:
             thread.join()
         if work.broken:
             raise work.broken[0]
+    sites = f"{len(faults)} of {total} sites (seed {seed})"
+    return Result(not work.failed, f"faults: {sites} failed once: {_told(work)}")
+
+
+def _told(work: _Work) -> str:
+    """What came of it in figures, and the names of what was wrong."""
     told = ", ".join(f"{word} {times}" for word, times in sorted(work.words.items()))
-    line = f"faults: {len(faults)} of {total} sites (seed {seed}) failed once: {told}; "
     kinds = {
         "hangs": "hangs", "tracebacks": "a traceback", "without a clear line": "clear line",
         "half-enforcing without a word": "enforce",
     }  # fmt: skip
-    counts = [f"{sum(word in text for text in work.failed)} {name}" for name, word in kinds.items()]
-    return Result(not work.failed, line + f"{len(work.failed)} wrong: " + ", ".join(counts))
+    counts = [
+        f"{sum(word in text for _, text in work.failed)} {name}" for name, word in kinds.items()
+    ]
+    names = "".join(f"; {name}" for name, _ in work.failed[:_NAMED])
+    return f"{told}; {len(work.failed)} wrong: {', '.join(counts)}{names}"
