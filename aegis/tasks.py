@@ -26,6 +26,15 @@ async def tick(seconds: float = TICK_S) -> None:
     await asyncio.sleep(until_tick(seconds))
 
 
+def stay_awake() -> None:
+    """asyncio says nothing when a thread fails to wake the loop, by a full buffer or a failed
+
+    call: what it left is found at the next tick, where other work is done anyway. A timer and
+    no task, which the loop's end would cancel: that, too, is waited for by a thread.
+    """
+    asyncio.get_running_loop().call_later(until_tick(TICK_S), stay_awake)
+
+
 class TableLock(asyncio.Lock):
     """Held by whoever writes the kernel's tables.
 

@@ -2,12 +2,13 @@
 """What fails beside the loop: it ends the agent, or is one line, and never a traceback."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
 
-from aegis.tasks import Tasks
+from aegis.tasks import Tasks, stay_awake
 
 
 def fail() -> NoReturn:
@@ -44,3 +45,19 @@ def test_what_is_nobodys_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert (tasks.failure, ended) == (None, [])
     assert said == ["aegis: Unhandled exception in client_connected_cb: x ()"]
     assert capsys.readouterr().err == ""
+
+
+async def sleep_soundly() -> None:
+    """With threads to wait for, none of which can wake the loop."""
+    stay_awake()
+    await asyncio.to_thread(int)
+    vars(asyncio.get_running_loop())["_write_to_self"] = bool
+    await asyncio.to_thread(int)
+
+
+def test_a_thread_that_cannot_wake_the_loop_is_noticed() -> None:
+    """Also at the very end, when asyncio waits for the threads themselves."""
+    ending = threading.Thread(target=asyncio.run, args=(sleep_soundly(),), daemon=True)
+    ending.start()
+    ending.join(30)
+    assert not ending.is_alive()

@@ -11,7 +11,7 @@ from aegis.broker.opener import Opener
 from aegis.cli.output import Output
 from aegis.last_good import LAST_GOOD_PATH
 from aegis.parts import Options
-from aegis.tasks import tick
+from aegis.tasks import stay_awake
 
 
 def run_agent(args: argparse.Namespace, kernel: Kernel, opener: Opener) -> int:
@@ -34,19 +34,7 @@ def run_agent(args: argparse.Namespace, kernel: Kernel, opener: Opener) -> int:
 
 
 async def _run(options: Options, output: Output, opener: Opener, kernel: Kernel) -> None:
-    awake = asyncio.create_task(_stay_awake())
+    stay_awake()
     agent = Agent(options, output.say, output, opener, kernel)
     output.tell = agent.notice
-    try:
-        await agent.run()
-    finally:
-        awake.cancel()
-
-
-async def _stay_awake() -> None:
-    """asyncio says nothing when a thread fails to wake the loop, by a full buffer or a failed
-
-    call: what it left is found at the next tick, where other work is done anyway.
-    """
-    while True:
-        await tick()
+    await agent.run()
