@@ -17,7 +17,7 @@ from aegis import control, last_good
 from aegis.actions.processes import spared_pids
 from aegis.bpf.kernel import Kernel
 from aegis.bpf.pins import all_pins
-from aegis.errors import AegisError
+from aegis.errors import AegisError, said_of
 from aegis.last_good import LastGood, LastGoodError
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Address, Mode
@@ -32,6 +32,7 @@ class Outcome:
     mode: str = ""
     source: Path | None = None
     instead: str = ""  # why it is not the last good policy
+    unfinished: str = ""  # what failed when it was in force already
 
 
 def load(cgroup: Path, config: Path, path: Path) -> Outcome:
@@ -44,18 +45,28 @@ def load(cgroup: Path, config: Path, path: Path) -> Outcome:
     kernel = Kernel(cgroup)
     if is_in_force(kernel.instance):
         return Outcome()  # without the lock: a running agent holds it
-    with control.only_one(kernel.instance):
-        if is_in_force(kernel.instance):
-            return Outcome()
-        instead = ""
-        try:
-            good = last_good.read(path)
-        except LastGoodError as error:
-            instead = str(error)
-            good = _compile(config, instead, kernel.instance, path.parent)
-        generation = _put_in_force(kernel, good)
-        _number(path, good, generation, new=bool(instead))
-        return Outcome(generation, str(good.tables.mode), config if instead else path, instead)
+    outcome = Outcome()
+    try:
+        with control.only_one(kernel.instance), contextlib.closing(kernel):
+            if not is_in_force(kernel.instance):
+                outcome = _load(kernel, config, path)
+    except OSError as error:
+        if not outcome.generation:
+            raise
+        return replace(outcome, unfinished=said_of(error))
+    return outcome
+
+
+def _load(kernel: Kernel, config: Path, path: Path) -> Outcome:
+    instead = ""
+    try:
+        good = last_good.read(path)
+    except LastGoodError as error:
+        instead = str(error)
+        good = _compile(config, instead, kernel.instance, path.parent)
+    generation = _put_in_force(kernel, good)
+    _number(path, good, generation, new=bool(instead))
+    return Outcome(generation, str(good.tables.mode), config if instead else path, instead)
 
 
 def is_in_force(instance: str) -> bool:
@@ -100,7 +111,6 @@ def _put_in_force(kernel: Kernel, good: LastGood) -> int:
     except BaseException:
         kernel.abandon()
         raise
-    kernel.close()
     return generation
 
 
@@ -110,8 +120,8 @@ def _number(path: Path, good: LastGood, generation: int, *, new: bool) -> None:
     The file's time stays what it was: names age while a host is off. A disk that
     cannot be written is the agent's to tell.
     """
-    numbered = LastGood(good.tables, generation, last_good.this_boot(), good.names)
     with contextlib.suppress(OSError):
+        numbered = LastGood(good.tables, generation, last_good.this_boot(), good.names)
         written = None if new else path.stat().st_mtime_ns
         last_good.write(path, numbered)
         if written is not None:

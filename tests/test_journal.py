@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aegis.cli import output as cli_output
-from aegis.cli.journal import is_journal, priority_of
+from aegis.cli.journal import ERROR, is_journal, priority_of, say
 from aegis.events.context import Context
 from aegis.events.ecs import Record, to_ecs, to_ecs_notice
 from aegis.policy.model import Verdict
@@ -119,3 +120,37 @@ def test_a_terminal_gets_no_priority(
     out, err = capfd.readouterr()
     assert "<" not in out and err == "aegis: ready\n"
     assert not is_journal(io.StringIO())
+
+
+class Failing(io.RawIOBase):
+    """Standard error whose first writes fail."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.got = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, raw: Any) -> int:
+        if self.times:
+            self.times -= 1
+            raise OSError(5, "Input/output error")
+        self.got += bytes(raw)
+        return len(raw)
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("times", [0, 1, 9])
+def test_a_line_that_fails_once_comes_once(
+    times: int, buffered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``PYTHONUNBUFFERED``, too; and where no line ever comes nobody hears of that."""
+    raw = Failing(times)
+    inner: Any = io.BufferedWriter(raw) if buffered else raw
+    stream = io.TextIOWrapper(inner, line_buffering=buffered, write_through=not buffered)
+    monkeypatch.setattr(sys, "stderr", stream)
+    say("aegis: hear, hear", ERROR)
+    assert raw.got == (b"aegis: hear, hear\n" if times < 2 else b"")
+    assert (sys.stderr is None) is (times > 1)
+    raw.times = 0  # or it fails once more as it is closed

@@ -3,12 +3,15 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from aegis.cli import load as cli_load
 from aegis.cli import main as cli
 from aegis.cli import run as cli_run
+from aegis.loading import Outcome
 
 
 def as_asyncio() -> NoReturn:
@@ -34,6 +37,20 @@ def test_it_is_one_line(
     assert cli.main(["run"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("aegis: the system failed us: ") and said.count("\n") == 1
+
+
+def test_what_fails_after_a_policy_is_in_force_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no failure of ``aegis load``."""
+    done = Outcome(1, "enforce", Path("last-good"), unfinished="no such luck")
+    monkeypatch.setattr(cli_load, "load", lambda *_: done)
+    monkeypatch.setattr(cli_load, "chosen_cgroup", lambda _: Path("/"))
+    monkeypatch.setattr(cli_load, "why_off", str)
+    assert cli.main(["load"]) == 0
+    in_force, unfinished = capsys.readouterr().err.splitlines()
+    assert in_force == "aegis: in force: generation 1, mode enforce, from last-good"
+    assert unfinished == "aegis: what was left to do then failed: no such luck"
 
 
 def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,10 @@
 """``aegis broker``: what systemd starts when the agent asks for a reaction."""
 
 import argparse
-import sys
 
 from aegis.broker.serve import serve_socket
-from aegis.cli.journal import WARNING, prefixed
-from aegis.events.text import printable
+from aegis.cli.journal import WARNING
+from aegis.cli.journal import say as say_line
 from aegis.privileges import BROKERS
 
 _DESCRIPTION = """\
@@ -29,4 +28,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 def say(line: str) -> None:
-    print(prefixed(printable(line), WARNING, sys.stderr), file=sys.stderr, flush=True)
+    say_line(line, WARNING)

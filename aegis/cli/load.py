@@ -3,15 +3,14 @@
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from aegis.bpf.cgroup import instance_name
-from aegis.cli.journal import NOTICE, WARNING, prefixed
+from aegis.cli.journal import NOTICE, WARNING
+from aegis.cli.journal import say as say_line
 from aegis.cli.off import stay_off
 from aegis.cli.target import add_cgroup_option, chosen_cgroup
-from aegis.events.text import printable
 from aegis.last_good import LAST_GOOD_PATH
 from aegis.loading import load
 from aegis.off import why_off
@@ -53,8 +52,10 @@ def run(args: argparse.Namespace) -> int:
     if done.instead:
         say(f"aegis: no last good policy: {done.instead}", WARNING)
     say(f"aegis: in force: generation {done.generation}, mode {done.mode}, from {done.source}")
+    if done.unfinished:
+        say(f"aegis: what was left to do then failed: {done.unfinished}", WARNING)
     return 0
 
 
 def say(line: str, priority: int = NOTICE) -> None:
-    print(prefixed(printable(line), priority, sys.stderr), file=sys.stderr, flush=True)
+    say_line(line, priority)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from aegis import __version__
-from aegis.cli.journal import ERROR, prefixed
+from aegis.cli.journal import ERROR, say
 from aegis.errors import AegisError, said_of
-from aegis.events.text import printable
 
 COMMANDS = (
     *("run", "load", "check", "explain", "status", "reload", "apply", "confirm", "unload"),
@@ -38,8 +37,7 @@ def make_parser(commands: Sequence[str]) -> argparse.ArgumentParser:
 def _say_unraisable(what: "sys.UnraisableHookArgs") -> None:
     """What fails while something is cleaned up: one line, too."""
     error = what.exc_value or what.exc_type()
-    line = f"aegis: while cleaning up: {said_of(error)}"
-    print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr)
+    _say(f"aegis: while cleaning up: {said_of(error)}")
 
 
 def _is_the_systems(error: RuntimeError) -> bool:
@@ -48,7 +46,7 @@ def _is_the_systems(error: RuntimeError) -> bool:
 
 
 def _say(line: str) -> None:
-    print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr, flush=True)
+    say(line, ERROR)
 
 
 def _opener(words: Sequence[str]) -> object:
@@ -76,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         code: int = arguments.run(arguments)
     except AegisError as error:
         for line in str(error).splitlines():
-            print(prefixed(f"aegis: {printable(line)}", ERROR, sys.stderr), file=sys.stderr)
+            _say(f"aegis: {line}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -86,7 +84,6 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_the_systems(error):
             raise  # a defect
-        line = f"aegis: the system failed us: {said_of(error)}"
-        print(prefixed(printable(line), ERROR, sys.stderr), file=sys.stderr)
+        _say(f"aegis: the system failed us: {said_of(error)}")
         return 1
     return code

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """``aegis load``: what was last in force is in force again, whatever became of the files."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from aegis import last_good, loading
+from aegis.bpf.cgroup import cgroup2_mount
+from aegis.bpf.kernel import Kernel
 from tests.kernel.agent import Agent, Finished, field
 from tests.kernel.conftest import Agents
 from tests.kernel.policies import PolicyFile
 from tests.kernel.programs import Programs, Talk
 from tests.kernel.servers import Servers
-from tests.kernel.settings import PATIENCE
+from tests.kernel.settings import AT_ROOT, PATIENCE
 from tests.kernel.workshop import Workshop
 
 POLICY = """
@@ -168,4 +172,34 @@ def test_what_is_in_force_is_left_alone(agent: str, machine: Machine) -> None:
     done = machine.load()
     assert done.returncode == 0
     assert "nothing done" in done.stderr
+    assert machine.is_enforced()
+
+
+def refuse(*_: object) -> None:
+    raise OSError(5, os.strerror(5))
+
+
+@pytest.mark.parametrize("what", ["close", "lock", "number"])
+def test_what_fails_once_it_is_in_force_takes_nothing_back(
+    what: str, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no command that has put a policy in force says that it failed."""
+    machine.off()
+    cgroup = cgroup2_mount() if AT_ROOT else machine.agent.cgroup
+    with monkeypatch.context() as patch:
+        if what == "close":
+            patch.setattr(Kernel, "close", refuse)
+        elif what == "lock":
+            unlink = Path.unlink
+            patch.setattr(
+                Path,
+                "unlink",
+                lambda path, **how: refuse() if path.suffix == ".lock" else unlink(path, **how),
+            )
+        else:
+            patch.setattr(last_good, "this_boot", refuse)
+        done = loading.load(cgroup, machine.policy.path, machine.kept)
+    assert (done.generation, done.source) == (1, machine.kept)
+    # The number is the agent's to tell.
+    assert ("Input/output error" in done.unfinished) is (what != "number")
     assert machine.is_enforced()
