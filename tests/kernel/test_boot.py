@@ -188,7 +188,8 @@ def test_what_fails_once_it_is_in_force_takes_nothing_back(
     cgroup = cgroup2_mount() if AT_ROOT else machine.agent.cgroup
     with monkeypatch.context() as patch:
         if what == "close":
-            patch.setattr(Kernel, "close", refuse)
+            close = Kernel.close
+            patch.setattr(Kernel, "close", lambda kernel: refuse(close(kernel)))
         elif what == "lock":
             unlink = Path.unlink
             patch.setattr(
