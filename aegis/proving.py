@@ -66,7 +66,7 @@ class Proving:
             return
         try:
             self._evidence.take()
-        except KernelError:
+        except (KernelError, OSError):
             self._evidence = None
 
     def stop(self) -> None:
@@ -92,7 +92,7 @@ class Proving:
         try:
             evidence = self._parts.kernel.evidence()
             evidence.take()
-        except KernelError as error:
+        except (KernelError, OSError) as error:
             self._found_now(frozenset({str(error)}))
         else:
             self._evidence = evidence
@@ -100,7 +100,7 @@ class Proving:
     def _compare(self, evidence: Evidence) -> None:
         try:
             found = frozenset(evidence.look())
-        except KernelError as error:
+        except (KernelError, OSError) as error:
             found = frozenset({str(error)})
         if found:
             evidence.distrust()

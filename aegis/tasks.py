@@ -48,7 +48,11 @@ class TableLock(asyncio.Lock):
 
     async def acquire(self) -> Literal[True]:
         await super().acquire()
-        self.acquired()
+        try:
+            self.acquired()
+        except BaseException:
+            super().release()  # whoever comes next, the agent's end say, would wait for ever
+            raise
         return True
 
     def release(self) -> None:

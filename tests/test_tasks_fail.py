@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from aegis.tasks import Tasks, stay_awake
+from aegis.tasks import TableLock, Tasks, stay_awake
 
 
 def fail() -> NoReturn:
@@ -61,3 +61,18 @@ def test_a_thread_that_cannot_wake_the_loop_is_noticed() -> None:
     ending.start()
     ending.join(30)
     assert not ending.is_alive()
+
+
+def test_a_lock_whose_holder_failed_at_once_is_free() -> None:
+    """The agent's end takes it, too, and would wait for ever."""
+
+    async def work() -> None:
+        lock = TableLock()
+        lock.acquired = fail
+        with pytest.raises(OSError, match="no such luck"):
+            await lock.acquire()
+        lock.acquired = bool
+        async with asyncio.timeout(5), lock:
+            assert lock.locked()
+
+    asyncio.run(work())
