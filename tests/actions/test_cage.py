@@ -20,7 +20,7 @@ from tests.actions.conftest import Write
 from tests.actions.hooks import CONTEXT, Hooks
 from tests.actions.processes import PID, processes_of
 from tests.events.factory import make_event
-from tests.pace import HUNG_S, at_most
+from tests.pace import HUNG_S
 
 # Another session, no environment, no parent, no group: nothing tells whose it is but its cgroup.
 HIDE = "env -i setsid sh -c 'setsid sleep {} >/dev/null 2>&1 &'"
@@ -31,7 +31,7 @@ def test_a_daemon_without_environment_ends_with_its_script(
 ) -> None:
     mark = f"66.125{PID}"
     write_script("hook", f"#!/bin/sh\n{HIDE.format(mark)}\nsleep 0.2\necho done\n")
-    assert hooks.run() < at_most(5)
+    assert hooks.run() < 5
     assert hooks.output() == "done\n"
     assert processes_of(mark) == []
 
@@ -40,7 +40,7 @@ def test_a_daemon_without_environment_ends_at_the_limit(hooks: Hooks, write_scri
     mark = f"67.125{PID}"
     write_script("hook", f"#!/bin/sh\nwhile :; do {HIDE.format(mark)}; sleep 0.05; done\n")
     hooks.settings["script_timeout"] = 1
-    assert 1 <= hooks.run() < at_most(2)
+    assert 1 <= hooks.run() < 2
     hooks.notice("script-timeout")
     assert processes_of(mark) == []
 
@@ -88,7 +88,7 @@ def test_without_a_cgroup_strays_are_found_by_their_event(
     mark = f"70.125{PID}"
     write_script("hook", f"#!/bin/sh\n{how}sleep {mark} >/dev/null 2>&1 &\nsleep 0.05\n")
     hooks.home = None
-    assert hooks.run() < at_most(5)
+    assert hooks.run() < 5
     assert processes_of(mark) == []
 
 
@@ -171,7 +171,7 @@ def test_scripts_that_never_ran_leave_a_place_to_one_that_did(
         await runner.close()
 
     asyncio.run(asyncio.wait_for(scenario(), HUNG_S))
-    assert max(waited) < at_most(1)
+    assert max(waited) < 1
 
 
 NO_CLONE3 = """

@@ -16,7 +16,7 @@ import pytest
 from aegis.actions import log as log_module
 from aegis.actions.log import EventLog
 from tests.actions.told import Told
-from tests.pace import HUNG_S, at_most
+from tests.pace import HUNG_S
 
 ROOT = Path(__file__).parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
@@ -143,7 +143,7 @@ def test_writing_resumes_within_a_second(tmp_path: Path) -> None:
         task.cancel()
         return time.monotonic() - start
 
-    assert asyncio.run(scenario()) < at_most(1)
+    assert asyncio.run(scenario()) < 1
 
 
 FULL_DISK = """

@@ -3,7 +3,7 @@
 
 import os
 
-from tests.pace import HUNG_S, at_most
+from tests.pace import HUNG_S
 
 # In a virtual machine of our own the agent is attached at the root cgroup.
 AT_ROOT = os.environ.get("AEGIS_TEST_ROOT") == "1"
@@ -24,7 +24,7 @@ BURST = 2000 if AT_ROOT else 20000
 PATIENCE = HUNG_S
 
 # Seconds that what is done at once may take, which is a claim. Emulated processors are slow.
-AT_ONCE = 30.0 if AT_ROOT else at_most(5.0)
+AT_ONCE = 30.0 if AT_ROOT else 5.0
 
 # Nobody's files and rights: an unprivileged user that exists everywhere.
 NOBODY = 65534

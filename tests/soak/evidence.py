@@ -24,7 +24,6 @@ from tests.kernel.conftest import Agents
 from tests.kernel.servers import Servers
 from tests.kernel.settings import PATIENCE
 from tests.kernel.test_evidence import TOLD_S, House
-from tests.pace import at_most
 from tests.soak.scene import Result, Scene, SoakError
 
 LONG, SHORT = 1000, 3  # at most: so many there are
@@ -177,7 +176,7 @@ class _Round:
         event = self.find_event(since, deed)
         took = time.monotonic() - done
         self.latest = max(self.latest, took)
-        if took > at_most(TOLD_S):
+        if took > TOLD_S:
             raise SoakError(f"{deed.what} {deed.thing} was told {took:.1f} s later: {event}")
         self.told[deed.what] += 1
 
