@@ -24,6 +24,10 @@ ARRIVAL_S = 8.0  # for an event through a ring that may be full
 LARGE_PART = 50  # of the time, at most, for tables that are large
 
 
+def _is_large(evidence: Evidence) -> bool:
+    return evidence.entries > LARGE
+
+
 class Proving:
     """*lock*: held by whoever writes the kernel's tables; what is there then is what must stay.
 
@@ -37,6 +41,7 @@ class Proving:
         lock.acquired, lock.released = self._about_to_write, self._written
         self._begun = False
         self._evidence: Evidence | None = None
+        self._is_due = False  # the evidence is of before we last wrote
         self._found: frozenset[str] = frozenset()
         self._unproven = ""
         self._awaited: dict[int, asyncio.Future[None]] = {}
@@ -54,20 +59,30 @@ class Proving:
     def _about_to_write(self) -> None:
         """We: what somebody else wrote before must not pass for ours."""
         evidence = self._evidence
-        if self._begun and evidence is not None and evidence.entries <= LARGE:
+        if self._begun and evidence is not None and not self._is_due and not _is_large(evidence):
             self._compare(evidence)
 
     def _written(self) -> None:
-        """By us: another baseline, before anybody else has a chance."""
+        """By us: another baseline, before anybody else has a chance.
+
+        Of tables that are large it takes long: who waits for what was written need not wait for it.
+        """
         if not self._begun:
             return
-        if self._evidence is None:
+        self._is_due = True
+        if self._evidence is None or _is_large(self._evidence):
             asyncio.get_running_loop().call_soon(self._look)
-            return
+        else:
+            self._take(self._evidence)
+
+    def _take(self, evidence: Evidence) -> None:
         try:
-            self._evidence.take()
-        except (KernelError, OSError):
+            evidence.take()
+        except (KernelError, OSError) as error:
             self._evidence = None
+            self._found_now(frozenset({str(error)}))
+        else:
+            self._evidence, self._is_due = evidence, False
 
     def stop(self) -> None:
         """Look no more: what is let go of now is not gone."""
@@ -80,22 +95,21 @@ class Proving:
             begun = time.monotonic()
             self._look()
             spent = time.monotonic() - begun
-            large = self._evidence is not None and self._evidence.entries > LARGE
+            large = self._evidence is not None and _is_large(self._evidence)
             await tick(max(LOOK_S, LARGE_PART * spent if large else 0))
 
     def _look(self) -> None:
         if self._lock.locked() or not self._begun:
             return
-        if self._evidence is not None:
-            self._compare(self._evidence)
-            return
-        try:
-            evidence = self._parts.kernel.evidence()
-            evidence.take()
-        except (KernelError, OSError) as error:
-            self._found_now(frozenset({str(error)}))
+        if self._evidence is None:
+            try:
+                self._take(self._parts.kernel.evidence())
+            except (KernelError, OSError) as error:
+                self._found_now(frozenset({str(error)}))
+        elif self._is_due:
+            self._take(self._evidence)
         else:
-            self._evidence = evidence
+            self._compare(self._evidence)
 
     def _compare(self, evidence: Evidence) -> None:
         try:
