@@ -13,7 +13,9 @@ from aegis.errors import KernelError
 from aegis.events.event import Event, Hook, IdentityFlag, KillBy
 from aegis.policy.model import Actions, Address, Reason, Verdict
 
-BATCH = 128  # records copied out of the ring at a time; a few milliseconds of work
+# Records copied out of the ring at a time, a millisecond of work. Twice as many are a block of
+# memory that is got from the system, and given back, for each batch (shim_memory.c).
+BATCH = 64
 
 VERDICTS = {
     lib.AEGIS_VERDICT_ALLOWED: Verdict.ALLOWED,
