@@ -149,12 +149,15 @@ Sshd = tuple["subprocess.Popen[str]", socket.socket]
 
 
 def log_in(shop: Workshop, programs: Programs, network: Network) -> Sshd:
-    """A ``sshd`` of our own, and who is logged in by it."""
+    """A ``sshd`` of our own, and who is logged in by it. What is on trial may end it."""
     ncat = shutil.which("ncat")
     assert ncat is not None
-    sshd = programs.start(shop.install("sshd", ncat), "-l", "-k", str(SSH))
+    command = (shop.install("sshd", ncat), "-l", "-k", str(SSH))
+    sshd = programs.start(*command)
     deadline = time.monotonic() + PATIENCE
     while True:
+        if sshd.poll() is not None:
+            sshd = programs.start(*command)
         client = come_in(network)
         if client is not None:
             return sshd, client
