@@ -20,7 +20,7 @@ from tests.actions.conftest import Write
 from tests.actions.hooks import CONTEXT, Hooks
 from tests.actions.processes import PID, processes_of
 from tests.events.factory import make_event
-from tests.pace import HUNG_S
+from tests.pace import HUNG_S, quickest
 
 # Another session, no environment, no parent, no group: nothing tells whose it is but its cgroup.
 HIDE = "env -i setsid sh -c 'setsid sleep {} >/dev/null 2>&1 &'"
@@ -153,9 +153,9 @@ def test_scripts_that_never_ran_leave_a_place_to_one_that_did(
         write_script(name, f"#!/bin/sh\nexec sleep 71.125{PID}\n")
     write_script("20-quick", "#!/bin/sh\n")
     hooks.settings |= {"script_timeout": 20, "script_jobs": 4}
-    waited: list[float] = []
 
-    async def scenario() -> None:
+    async def scenario() -> float:
+        waited: list[float] = []
         runner = hooks.runner()
         record = to_ecs(make_event(), CONTEXT)
         runner.submit(record, {}, ("20-quick",))
@@ -169,9 +169,12 @@ def test_scripts_that_never_ran_leave_a_place_to_one_that_did(
                 await asyncio.sleep(0.01)
             waited.append(time.monotonic() - start)
         await runner.close()
+        return max(waited)
 
-    asyncio.run(asyncio.wait_for(scenario(), HUNG_S))
-    assert max(waited) < 1
+    def run() -> float:
+        return asyncio.run(asyncio.wait_for(scenario(), HUNG_S))
+
+    assert quickest(run, 1) < 1
 
 
 NO_CLONE3 = """

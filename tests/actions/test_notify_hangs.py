@@ -15,6 +15,7 @@ from tests.actions.sending import Sending, of
 from tests.actions.webhook import Webhook
 from tests.pace import HUNG_S
 
+LIMIT = 5.0  # the other target's, too: what sends is a Python that has to start
 HANGING = """
 import time
 time.sleep(600)
@@ -35,11 +36,11 @@ def test_apprise_that_hangs_is_ended_tried_again_and_told(
 ) -> None:
     """As when its own import waits for a dead network share. Others are not asked twice."""
     use_hanging_apprise(script_dir, monkeypatch)
-    monkeypatch.setattr(notify_module, "CHILD_S", 2.0)
+    monkeypatch.setattr(notify_module, "CHILD_S", LIMIT)
     sending.write("slack://SECRET", webhook.url)
     begun = time.monotonic()
     sending.run(of())
-    assert 6 <= time.monotonic() - begun < 20  # three times its limit
+    assert 3 * LIMIT <= time.monotonic() - begun < 10 * LIMIT  # three times its limit
     assert len(webhook.received) == 1
     assert sending.outcomes == {"sent": 1, "retried": 2, "failed": 1}
     assert "(slack) failed: the sender did not finish" in sending.told.notices[0][1]
@@ -50,7 +51,7 @@ def test_a_target_that_hangs_keeps_nobody_waiting(
 ) -> None:
     """Once it is known to; each time it is asked again it takes no place but its own."""
     use_hanging_apprise(script_dir, monkeypatch)
-    monkeypatch.setattr(notify_module, "CHILD_S", 3.0)
+    monkeypatch.setattr(notify_module, "CHILD_S", LIMIT)
     monkeypatch.setattr(notify_module, "BACKOFF_S", ())
     sending.settings |= {"limit": 99, "rule_limit": 99}
     took: list[float] = []
@@ -69,4 +70,4 @@ def test_a_target_that_hangs_keeps_nobody_waiting(
 
     sending.write("slack://SECRET", webhook.url)
     asyncio.run(asyncio.wait_for(scenario(), 3 * HUNG_S))
-    assert max(took) < 2.5
+    assert max(took) < LIMIT * 5 / 6

