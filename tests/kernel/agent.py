@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from aegis import control
+from aegis.bpf.cgroup import instance_name
 from aegis.cli.main import make_parser
 from tests.kernel.programs import Programs, Talk
 from tests.kernel.settings import AT_ROOT, PATIENCE
@@ -98,6 +100,10 @@ class Agent:
                 cwd="/",
             )
         self.wait_stderr("aegis: ready", begin)
+
+    @property
+    def instance(self) -> str:
+        return "root" if AT_ROOT else instance_name(self.cgroup)
 
     @property
     def is_running(self) -> bool:
@@ -217,6 +223,13 @@ class Agent:
         answer = json.loads(printed.getvalue())
         assert isinstance(answer, dict)
         return answer
+
+    def ask(self, request: str, **arguments: str | float | bool) -> dict[str, Any]:
+        """By its control socket, without the cost of a command.
+
+        :raises ControlError: with its refusal
+        """
+        return control.ask(self.instance, request, **arguments)
 
     def counters(self) -> dict[str, int]:
         """The kernel's counters."""

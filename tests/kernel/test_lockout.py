@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from aegis import control
-from aegis.bpf.cgroup import instance_name
 from aegis.errors import ControlError
 from tests.kernel.agent import Agent
 from tests.kernel.conftest import Agents
@@ -59,10 +57,9 @@ class House:
 
     def __init__(self, agent: Agent, policy: PolicyFile, tunnel: Talk, trial: PolicyFile) -> None:
         self.agent, self.policy, self.tunnel, self.trial = agent, policy, tunnel, trial
-        self.instance = "root" if AT_ROOT else instance_name(agent.cgroup)
 
     def ask(self, request: str, **arguments: str | float | bool) -> dict[str, Any]:
-        return control.ask(self.instance, request, **arguments)
+        return self.agent.ask(request, **arguments)
 
     def apply(self, text: str, seconds: float, *, knows: bool = False) -> dict[str, Any]:
         """From a file of its own."""
