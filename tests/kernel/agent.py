@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aegis import control
+from aegis.actions.processes import children, read_stat
 from aegis.bpf.cgroup import instance_name
 from aegis.cli.main import make_parser
 from tests.kernel.programs import Programs, Talk
@@ -113,6 +114,14 @@ class Agent:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def starter(self) -> int | None:
+        """Who starts its brokers: forked before anybody else, so its oldest child."""
+        born = {}
+        for pid in children().get(self.pid, ()):
+            with contextlib.suppress(OSError):  # ended meanwhile
+                born[pid] = read_stat(pid).start_ticks
+        return min(born, key=lambda pid: born[pid], default=None)
 
     def stderr(self, begin: int = 0) -> str:
         """What it said to the administrator, from byte *begin* on."""

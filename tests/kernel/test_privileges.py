@@ -59,9 +59,17 @@ def _names(text: str) -> frozenset[str]:
 
 def wait_for_rights(agent: Agent, effective: frozenset[str], permitted: frozenset[str]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while any(found != (effective, permitted) for found in rights(agent.pid)):
-        assert time.monotonic() < deadline, list(rights(agent.pid))
+    while (found := _held_by(agent)) != {(effective, permitted)}:
+        assert agent.is_running and time.monotonic() < deadline, found
         time.sleep(0.05)
+
+
+def _held_by(agent: Agent) -> set[Rights]:
+    """Of all its threads; of none if one ends meanwhile."""
+    try:
+        return set(rights(agent.pid))
+    except OSError:
+        return set()
 
 
 @pytest.fixture
@@ -94,9 +102,8 @@ def brokers_of(agent: Agent) -> dict[frozenset[Rights], int]:
 
     One that ends, or has not given up its first rights yet, is among them as it is.
     """
-    starter = next(iter(children().get(agent.pid, ())))
-    found = {}
-    for pid in children().get(starter, ()):
+    starter, found = agent.starter(), {}
+    for pid in children().get(starter, ()) if starter else ():
         with suppress(OSError):  # ended meanwhile
             found[frozenset(rights(pid))] = pid
     return found
@@ -173,7 +180,9 @@ def test_without_brokers_a_reaction_fails_and_is_told(
     """Who starts them is gone: ``status`` says what does not work; the policy stays in force."""
     agent = fresh(BY_AGENT)
     (pid,) = wait_for_brokers(agent, {BROKERS["kill"]}).values()
-    for number in (next(iter(children()[agent.pid])), pid):
+    starter = agent.starter()
+    assert starter is not None
+    for number in (starter, pid):
         os.kill(number, signal.SIGKILL)
     told = agent.wait_event(event__action="broker-failed")
     assert "the kill broker does not answer" in told["message"]
