@@ -5,6 +5,7 @@ Every link is detached, given another program, and its pin removed; every other 
 removed; every table of the policy is changed. The watchdog hears of proofs only, all the time.
 """
 
+import select
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from random import Random
 
@@ -103,23 +105,26 @@ class Watchdog:
         self.path = folder / "notify"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self.path))
-        self._socket.settimeout(0.2)
-        self.fed: list[float] = []
+        self._fed = 0
+        self._lock = threading.Lock()
         self._open = True
         self._thread = threading.Thread(target=self._hear)
         self._thread.start()
 
     def _hear(self) -> None:
         while self._open:
-            try:
-                text = self._socket.recv(4096)
-            except TimeoutError:
-                continue
-            if b"WATCHDOG=1" in text:
-                self.fed.append(time.monotonic())
+            if select.select([self._socket], [], [], 0.2)[0]:
+                self.count()
 
-    def since(self, when: float) -> int:
-        return sum(1 for each in self.fed if each > when)
+    def count(self) -> int:
+        """How often it was fed until now: whatever was sent has been read."""
+        with self._lock:
+            while True:
+                try:
+                    text = self._socket.recv(4096, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return self._fed
+                self._fed += b"WATCHDOG=1" in text
 
     def close(self) -> None:
         self._open = False
@@ -155,8 +160,17 @@ class _Round:
             raise SoakError(f"not put right after {deed.what} {deed.thing}: {said}")
 
     def _now(self) -> tuple[int, int]:
-        fed = len(self.watchdog.fed)
-        return fed, self.agent.counters()["self_test"]
+        """How often it was fed, and the proofs until the very same moment."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            before, fed = self._proofs(), self.watchdog.count()
+            if self._proofs() == before:
+                return fed, before
+            if time.monotonic() > deadline:
+                raise SoakError("too slow: no look at proofs lasts less than it takes to make one")
+
+    def _proofs(self) -> int:
+        return self.agent.counters()["self_test"]
 
     def check_fed(self, deed: Deed) -> None:
         """Since the last call each word to the watchdog had a proof, which the kernel counted."""
@@ -172,9 +186,10 @@ class _Round:
     def commit(self, deed: Deed) -> None:
         since = self.agent.mark()
         deed.do(self.house)
-        done = time.monotonic()
+        done = time.time()
         event = self.find_event(since, deed)
-        took = time.monotonic() - done
+        told = datetime.fromisoformat(field(event, "@timestamp"))  # it is written at once
+        took = told.timestamp() - done
         self.latest = max(self.latest, took)
         if took > TOLD_S:
             raise SoakError(f"{deed.what} {deed.thing} was told {took:.1f} s later: {event}")
@@ -206,9 +221,9 @@ class _Round:
         """Where connect() is not refused any more there is no proof."""
         if deed.thing == "aegis_connect4" and deed.what != "pin removed":
             self.agent.wait_event(aegis__notice="self-test-failed")
-            begun = time.monotonic()
+            before = self.watchdog.count()
             time.sleep(1.5 * WATCHDOG_S)
-            if self.watchdog.since(begun):
+            if self.watchdog.count() > before:
                 raise SoakError(f"fed without a proof after {deed.what} {deed.thing}")
             self.told["watchdog left unfed"] += 1
 
