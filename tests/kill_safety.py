@@ -21,6 +21,7 @@ from typing import Any
 from aegis.actions.kill import KillStatus
 from aegis.events.event import Event
 from tests.actions.living import event_of, kill_process
+from tests.pace import HUNG_S
 
 ROOT = Path(__file__).parents[1]
 SLEEP = "/usr/bin/sleep"
@@ -100,7 +101,7 @@ def _kill(offence: Offence, results: Counter[str]) -> None:
         results["recycled" if status is KillStatus.OTHER else f"ended-{status}"] += 1
         return
     with suppress(subprocess.TimeoutExpired):
-        offence.process.wait(5)
+        offence.process.wait(HUNG_S)
     dead = offence.process.returncode == -signal.SIGKILL
     results["killed" if dead and status is KillStatus.KILLED else "survived"] += 1
     offence.process.kill()

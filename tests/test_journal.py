@@ -18,6 +18,7 @@ from aegis.events.context import Context
 from aegis.events.ecs import Record, to_ecs, to_ecs_notice
 from aegis.policy.model import Verdict
 from tests.events.factory import HOSTILE, make_event
+from tests.pace import HUNG_S
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,9 +105,8 @@ def test_an_error_is_one(tmp_path: Path) -> None:
         status = os.fstat(stream.fileno())
         journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
         command = [sys.executable, "-m", "aegis", "events", "--file", str(tmp_path / "missing")]
-        subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **journal}, stderr=stream, check=False, timeout=60
-        )
+        env = {**os.environ, **journal}
+        subprocess.run(command, cwd=ROOT, env=env, stderr=stream, check=False, timeout=HUNG_S)
     assert path.read_text().startswith("<3>aegis: ")
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from aegis.tasks import TableLock, Tasks, stay_awake
+from tests.pace import HUNG_S
 
 
 def fail() -> NoReturn:
@@ -59,7 +60,7 @@ def test_a_thread_that_cannot_wake_the_loop_is_noticed() -> None:
     """Also at the very end, when asyncio waits for the threads themselves."""
     ending = threading.Thread(target=asyncio.run, args=(sleep_soundly(),), daemon=True)
     ending.start()
-    ending.join(30)
+    ending.join(HUNG_S)
     assert not ending.is_alive()
 
 
@@ -72,7 +73,7 @@ def test_a_lock_whose_holder_failed_at_once_is_free() -> None:
         with pytest.raises(OSError, match="no such luck"):
             await lock.acquire()
         lock.acquired = bool
-        async with asyncio.timeout(5), lock:
+        async with asyncio.timeout(HUNG_S), lock:
             assert lock.locked()
 
     asyncio.run(work())

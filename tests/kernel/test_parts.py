@@ -24,7 +24,7 @@ def test_every_program_is_loaded_once_and_uses_the_main_object_s_maps(
     """Or the next agent could not take them over; also where there is no thread to be had."""
     if not threads:
         monkeypatch.setattr(threading.Thread, "start", refuse)
-    before = bpf_descriptors()
+    before = bpf_descriptors(collect=True)
     loaded = BpfObject()
     abouts = [adopt.ask(loaded.program_fd(name)) for name in loaded.program_names()]
     assert len({about.number for about in abouts}) == len(abouts)
@@ -48,7 +48,7 @@ def test_a_part_that_is_refused_is_an_error_and_nothing_is_left(
         load(self)
 
     monkeypatch.setattr(parts._Part, "_load", fail)
-    before = bpf_descriptors()
+    before = bpf_descriptors(collect=True)
     with pytest.raises(KernelError, match="refused"):
         BpfObject()
     assert bpf_descriptors() == before

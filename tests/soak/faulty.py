@@ -17,8 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.pace import HUNG_S
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-PATIENCE = 90.0  # libbpf loads what was refused again, with the verifier's log
+PATIENCE = HUNG_S  # libbpf loads what was refused again, with the verifier's log
 # What Python and the C library cannot live without: no program's code sees those fail.
 NEVER_FAIL = (
     "brk mmap munmap mprotect mremap madvise futex rt_sigreturn sigaltstack exit exit_group "

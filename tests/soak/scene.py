@@ -21,6 +21,7 @@ from tests.kernel.cgroup import ScratchCgroup
 from tests.kernel.network import Network
 from tests.kernel.programs import Programs
 from tests.kernel.workshop import Workshop, make_directory
+from tests.pace import HUNG_S
 
 ALLOWED, DENIED, FLOODED = 8086, 8087, 8088
 PROBER, FLOODER = "soaked", "flooder"
@@ -80,7 +81,7 @@ class Prober:
 
     def close(self) -> None:
         """End it; its last attempts count, too."""
-        self._add(self._process.communicate(timeout=120)[0])
+        self._add(self._process.communicate(timeout=HUNG_S)[0])
 
     def said(self) -> str:
         """The totals in words; rates are averages."""
@@ -130,7 +131,7 @@ class Run:
         self.wait("aegis: reload")
         return time.monotonic() - begun
 
-    def end(self, number: signal.Signals = signal.SIGKILL, patience: float = 60) -> int:
+    def end(self, number: signal.Signals = signal.SIGKILL, patience: float = HUNG_S) -> int:
         """Send *number*, read what it still says; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
