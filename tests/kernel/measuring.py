@@ -215,6 +215,8 @@ class Bench:
         if said.startswith("ready"):  # else refused before anybody could come
             port = int(said.split()[1])
             peers.append(stage.visit(place.network, way.peer, port, way.speaks))
+        assert process.stdin is not None
+        process.stdin.close()  # it waits for nobody else
         word = _word(process, said)
         _close(peers)
         return Attempt(port, word, arrived=word == "OK")

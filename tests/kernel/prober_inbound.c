@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The other direction: this program waits. It says "ready PORT" once somebody
- * can come, and returns -EAGAIN when nobody came.
+ * can come, and returns -EAGAIN when nobody came. Its standard input ends once
+ * somebody has tried to.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -12,7 +13,7 @@
 
 #include "prober.h"
 
-enum { WAIT_FOR_PEER_MS = 5000 };
+enum { WAIT_FOR_PEER_MS = 120000, UNDER_WAY_MS = 1000 };
 
 static void say_ready(int fd)
 {
@@ -28,10 +29,12 @@ static void say_ready(int fd)
 /* Not by SO_RCVTIMEO: accept() on an MPTCP socket does not mind it. */
 static int wait_for_peer(int fd)
 {
-	struct pollfd any = { .fd = fd, .events = POLLIN };
+	struct pollfd any[] = { { .fd = fd, .events = POLLIN }, { .fd = STDIN_FILENO } };
 
 	say_ready(fd);
-	return poll(&any, 1, WAIT_FOR_PEER_MS) == 1 ? 0 : -EAGAIN;
+	if (poll(any, 2, WAIT_FOR_PEER_MS) > 0 && !any[0].revents)
+		poll(any, 1, UNDER_WAY_MS);
+	return any[0].revents ? 0 : -EAGAIN;
 }
 
 /* Bound only if the target has a port. */

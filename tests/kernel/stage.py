@@ -17,7 +17,7 @@ _MODULES = ("sctp", "dccp_ipv4", "l2tp_ip", "tun", "vsock_loopback")
 _SOL_DCCP, _DCCP_SERVICE, _SOCK_DCCP = 269, 2, 6
 _IPPROTO_DCCP, _IPPROTO_SCTP, _IPPROTO_MPTCP = 33, 132, 262
 
-PEER_PATIENCE = 5.0  # as long as the prober waits for one
+PEER_PATIENCE = 5.0  # the kernel alone answers; who is not let in hears nothing
 
 _SYS_BPF = 321
 _PROG_LOAD, _PROG_ATTACH = 5, 8
