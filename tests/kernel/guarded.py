@@ -23,7 +23,7 @@ from tests.kernel.test_evidence import POLICY as RULES
 from tests.kernel.test_evidence import House
 
 POLICY = "[global]\ntamper_guard = {wanted}\n" + RULES
-PLACE = "aegis-guarded-agent"
+MARK = f"aegis-test-{os.getpid()}"  # what a run leaves when it is killed, the next takes away
 _ENTER = 'echo $$ > "$0" && exec "$@"'
 
 
@@ -31,7 +31,7 @@ class Guarded:
     """The agent, alone in a cgroup of its own, and what was open before the guard came."""
 
     def __init__(self, agents: Agents) -> None:
-        self.place = cgroup2_mount() / PLACE
+        self.place = cgroup2_mount() / f"{MARK}-guarded"
         self.place.mkdir(exist_ok=True)
         enter = ("/bin/sh", "-c", _ENTER, str(self.place / "cgroup.procs"))
         self.agent, self._policy = agents.start(POLICY.format(wanted="false"), wrapper=enter)

@@ -21,7 +21,7 @@ from aegis.bpf.guard import GUARD, WAY_OUT
 from tests.kernel import strangers
 from tests.kernel.agent import field
 from tests.kernel.conftest import Agents
-from tests.kernel.guarded import Guarded, command, wait_until
+from tests.kernel.guarded import MARK, Guarded, command, wait_until
 from tests.kernel.settings import AT_ROOT, PATIENCE
 from tests.kernel.strangers import stranger
 from tests.kernel.test_evidence import DEEDS, House
@@ -146,7 +146,7 @@ def test_nor_by_its_cgroup(active: Guarded, name: str) -> None:
 
 def test_nor_by_another_cgroup(active: Guarded) -> None:
     """Where root put it: it is guarded there, too."""
-    jail = cgroup2_mount() / "aegis-test-jail"
+    jail = cgroup2_mount() / f"{MARK}-jail"
     jail.mkdir()
     pid = str(active.agent.pid)
     try:
@@ -173,14 +173,14 @@ def test_nor_by_a_file_that_becomes_ready(active: Guarded) -> None:
 def _other_objects() -> None:
     fd = strangers.make_map()
     os.close(strangers.by_number("map", strangers.map_number(fd)))
-    pin = BPFFS / "aegis-test-other"
+    pin = BPFFS / f"{MARK}-other"
     strangers.checked(lib.aegis_pin(fd, os.fsencode(pin)))
     os.close(strangers.checked(lib.aegis_get_pinned(os.fsencode(pin))))
     pin.chmod(0o640)
-    pin.rename(BPFFS / "aegis-test-moved")
-    (BPFFS / "aegis-test-moved").unlink()
-    (PINS / "aegis-test").mkdir()
-    (PINS / "aegis-test").rmdir()
+    pin.rename(BPFFS / f"{MARK}-moved")
+    (BPFFS / f"{MARK}-moved").unlink()
+    (PINS / MARK).mkdir()
+    (PINS / MARK).rmdir()
 
 
 def _other_processes() -> None:
@@ -194,7 +194,7 @@ def _other_processes() -> None:
 
 
 def _other_mounts() -> None:
-    place = "/run/aegis-test-mount"
+    place = f"/run/{MARK}-mount"
     Path(place).mkdir(exist_ok=True)
     strangers.mount("none", place, "tmpfs")
     strangers.mount("bpf", place, "bpf")
@@ -204,7 +204,7 @@ def _other_mounts() -> None:
 
 
 def _other_cgroups() -> None:
-    place = cgroup2_mount() / "aegis-test-other"
+    place = cgroup2_mount() / f"{MARK}-other"
     place.mkdir()
     (place / "cgroup.freeze").write_text("1")
     (place / "cgroup.kill").write_text("1")
