@@ -11,10 +11,19 @@ import pytest
 from aegis.broker.units import SOCKETS
 from aegis.off import OFF_FILE
 from aegis.privileges import BROKERS, HOOKS
+from tests.kernel.settings import REQUIRED
 
 DEBIAN = Path(__file__).resolve().parents[1] / "debian"
 AIM = 2.0
 UNITS = sorted(path.name for path in DEBIAN.glob("*.service"))
+
+
+@pytest.fixture
+def analyze() -> None:
+    """What measures, of the package systemd."""
+    if shutil.which("systemd-analyze") is None:
+        assert not REQUIRED, "AEGIS_KERNEL_TESTS=1, but there is no systemd-analyze"
+        pytest.skip("no systemd-analyze")
 
 
 def exposure(text: str, folder: Path) -> float:
@@ -52,7 +61,7 @@ def test_what_is_started_anew_asks_each_time_whether_it_may() -> None:
             assert f"ExecCondition=/usr/bin/test ! -e {OFF_FILE}\n" in text
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@pytest.mark.usefixtures("analyze")
 @pytest.mark.parametrize("user", ["root", "nobody"])
 @pytest.mark.parametrize("name", UNITS)
 def test_the_exposure_is_as_low_as_promised(name: str, user: str, tmp_path: Path) -> None:
@@ -61,7 +70,7 @@ def test_the_exposure_is_as_low_as_promised(name: str, user: str, tmp_path: Path
     assert exposure(text.replace("%i", user), tmp_path) <= AIM
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@pytest.mark.usefixtures("analyze")
 def test_one_capability_more_is_noticed(tmp_path: Path) -> None:
     """The measure measures: with SYS_ADMIN the agent's unit would not pass."""
     text = (DEBIAN / "aegis.service").read_text()
