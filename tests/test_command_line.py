@@ -65,6 +65,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.usefixtures("seen_by_nobody")
 @pytest.mark.parametrize(
     ("text", "code", "said"),
     [

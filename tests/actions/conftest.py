@@ -54,7 +54,7 @@ def webhook() -> Iterator[Webhook]:
 
 
 @pytest.fixture
-def sending(script_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Sending:
+def sending(script_dir: Path, monkeypatch: pytest.MonkeyPatch, seen_by_nobody: None) -> Sending:
     monkeypatch.setattr(notify_module, "BACKOFF_S", (0.1, 0.2))
     monkeypatch.setattr(notify_module, "REST_S", 0.05)
     return Sending(script_dir)

@@ -11,6 +11,7 @@ import pytest
 from tests import kill_safety
 
 
+@pytest.mark.usefixtures("seen_by_nobody")
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace")
 def test_no_innocent_dies_and_every_living_offender_does() -> None:
     report = kill_safety.run(kills=400, delay=1.0, living=60)

@@ -4,6 +4,8 @@
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.actions.webhook import serve_webhook
 from tests.kernel.conftest import Agents
 from tests.kernel.programs import Programs
@@ -31,6 +33,7 @@ actions = ["log", "block"]
 """
 
 
+@pytest.mark.usefixtures("seen_by_nobody")
 def test_a_refused_connection_is_notified_of_once(
     agents: Agents, workshop: Workshop, programs: Programs
 ) -> None:
