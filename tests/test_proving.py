@@ -10,6 +10,7 @@ import pytest
 from aegis.errors import KernelError
 from aegis.proving import Proving
 from aegis.tasks import TableLock
+from tests.pace import HUNG_S
 
 
 class Closed:
@@ -82,7 +83,7 @@ def test_what_cannot_be_looked_at_is_told_and_looked_at_again(failing: str) -> N
 
     async def scenario() -> None:
         looking = asyncio.create_task(Proving(parts, TableLock(), lambda: None).look_forever())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HUNG_S):
             while told != ["tampered", "restored"] and not looking.done():
                 await asyncio.sleep(0.05)
         assert not looking.done()

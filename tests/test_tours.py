@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.pace import HUNG_S
 from vmtests import judge
 from vmtests.qmp import Waker
 
@@ -91,7 +92,7 @@ def test_a_machine_is_woken_only_once_it_has_slept_long_enough(tmp_path: Path) -
     waker.look()
     assert asked.count("system_wakeup") == 1
     waker.look()
-    served.join(5)
+    served.join(HUNG_S)
     assert asked.count("system_wakeup") == 1
     assert len(waker.naps) == 1
     assert waker.naps[0] >= 0.2

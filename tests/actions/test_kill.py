@@ -75,10 +75,10 @@ event = event_of(first.pid)
 first.kill(); first.wait()
 time.sleep(0.05)
 Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
-second = subprocess.Popen(["sleep", "60"])
+second = subprocess.Popen(["sleep", "600"])
 assert second.pid == first.pid, (first.pid, second.pid)
 print(kill_process(event).status, second.poll())
-print(kill_process(event_of(second.pid)).status, second.wait(60))
+print(kill_process(event_of(second.pid)).status, second.wait(600))
 """
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from aegis.cli import check
 from tests.config.conftest import Etc
+from tests.pace import HUNG_S
 
 RUNNER = """
 import argparse, sys
@@ -158,7 +159,7 @@ def test_colours_on_a_terminal_only(bad: Path, extra: dict[str, str], coloured: 
     environment |= {"TERM": "xterm", **extra}
     command = [sys.executable, "-c", RUNNER, "check", str(bad)]
     root = Path(__file__).parents[2]
-    subprocess.run(command, stdout=terminal, env=environment, cwd=root, check=False, timeout=60)
+    subprocess.run(command, stdout=terminal, env=environment, cwd=root, check=False, timeout=HUNG_S)
     os.close(terminal)
     out = os.read(controller, 65536)
     os.close(controller)

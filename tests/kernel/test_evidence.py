@@ -276,7 +276,11 @@ def test_what_we_do_ourselves_is_not_told(fresh: Callable[[], House]) -> None:
         house.agent.reload()
         time.sleep(0.3)
     assert house.agent.command("apply", "--confirm", "2").returncode == 0
-    time.sleep(4)
+    deadline = time.monotonic() + PATIENCE
+    while house.agent.status()["trial_s"] is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(2)  # it looks once a second
     assert house.agent.command("status").returncode == 0
     assert house.agent.settled_events(since, aegis__notice="tampered") == []
 
@@ -318,8 +322,8 @@ def test_the_watchdog_is_fed_by_a_proof_only(
         systemd.settimeout(PATIENCE)
         heard = [systemd.recv(100).decode() for _ in range(6)]
         assert heard.count("WATCHDOG=1") >= 4
-        house.detach("aegis_connect4")
         since = house.agent.mark()
+        house.detach("aegis_connect4")
         house.agent.wait_event(since, aegis__notice="self-test-failed")
         _drain(systemd)
         time.sleep(3)

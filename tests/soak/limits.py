@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.pace import HUNG_S
 from tests.soak.pause import Flood
 from tests.soak.scene import DENIED, FLOODED, FLOODER, PROBER, Result, Run, Scene, SoakError
 
@@ -35,7 +36,7 @@ def memory_cgroup() -> Iterator[Path]:
         (place / "memory.limit_in_bytes").write_text(str(LIMIT))
         yield place
     finally:
-        end = time.monotonic() + 10
+        end = time.monotonic() + HUNG_S
         while time.monotonic() < end:
             with contextlib.suppress(OSError):
                 place.rmdir()
@@ -89,7 +90,7 @@ def _exhaust(memory: Path, running: Run) -> None:
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        code_of_agent = running.process.wait(120)
+        code_of_agent = running.process.wait(HUNG_S)
     except subprocess.TimeoutExpired:
         raise SoakError("the kernel did not kill the agent") from None
     finally:
@@ -108,7 +109,7 @@ def _descriptors(scene: Scene) -> str:
             before.wait()
             before.end(signal.SIGTERM)
         limited = scene.run("prlimit", "--nofile=16")
-        end = limited.process.communicate(timeout=60)[1]
+        end = limited.process.communicate(timeout=HUNG_S)[1]
         talk = scene.programs.talk(scene.workshop.install(PROBER))
         refused = not talk.reaches("udp-connect", "127.0.0.1", DENIED)
         clear = "aegis: " in end and "Traceback" not in end

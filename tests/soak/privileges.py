@@ -128,7 +128,7 @@ class _Round:
         for lacking in LOADING:
             others = ",".join(f"+{name[4:]}" for name in LOADING if name != lacking)
             run = scene.run("setpriv", "--inh-caps=-all", f"--bounding-set=-all,{others}", "--")
-            _, said = run.process.communicate(timeout=60)
+            _, said = run.process.communicate(timeout=PATIENCE)
             if run.process.returncode != 1 or "Traceback" in said or "aegis" not in said:
                 raise SoakError(f"without {lacking}: {run.process.returncode} {said}")
             if scene.status()["loaded"]:

@@ -23,6 +23,7 @@ from aegis.bpf.pins import Pins
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Policy, Resolution
 from tests.kernel.cgroup import ScratchCgroup
+from tests.pace import HUNG_S
 from tests.soak.scene import ALLOWED, DENIED, PROBER, Result, Scene, SoakError
 
 LONG, SHORT = 100, 7
@@ -160,7 +161,7 @@ def _check_nothing_left(scene: Scene, state: str) -> None:
         raise SoakError(f"{state}: a fresh connection got {outcome.stdout!r}")
     for run in scene.runs:
         if run.process.poll() is None:
-            run.process.wait(120)
+            run.process.wait(HUNG_S)
         if run.process.returncode == 1:
             raise SoakError(f"{state}: the agent failed: {run.end()} {run.said}")
 
