@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,13 @@ def test_what_is_skipped_does_not_use_the_budget_up(start: Start) -> None:
     assert killer.kill(event_of(process.pid)).status is KillStatus.KILLED
 
 
+def kill_all(mark: str) -> None:
+    """Who waits for one of them may end with it."""
+    for pid in processes_of(mark):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 FAMILY = "bash -c 'sleep 71{pid} & (sleep 71{pid} & sleep 71{pid}) & setsid sleep 71{pid} & wait'"
 
 
@@ -114,8 +122,7 @@ def test_kill_tree_takes_descendants_also_of_other_sessions(start: Start, tree: 
         else:
             assert (result.descendants, len(processes_of(f"sleep\0{mark}"))) == (0, 4)
     finally:
-        for pid in processes_of(mark):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(mark)
 
 
 def test_kill_tree_takes_a_family_that_keeps_forking(start: Start) -> None:
@@ -144,5 +151,4 @@ def test_kill_tree_spares_a_listed_descendant_and_its_own(start: Start, tmp_path
     try:
         assert Path(f"/proc/{inner}/stat").read_text().rpartition(")")[2].split()[0] not in "Tt"
     finally:
-        for pid in processes_of(mark):
-            os.kill(pid, signal.SIGKILL)
+        kill_all(mark)

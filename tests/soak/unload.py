@@ -98,8 +98,10 @@ class _States:
 
     def starting(self) -> None:
         """From the moment it holds its lock: one that comes later is another agent."""
-        self._scene.run()
+        run = self._scene.run()
         while self._pins.instance.name not in control.running():
+            if run.process.poll() is not None:
+                raise SoakError(f"the agent ended: {run.end()} {run.said}")
             time.sleep(0.001)
         time.sleep(self._random.uniform(0, 0.4))
 
