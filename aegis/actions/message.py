@@ -7,6 +7,7 @@ from typing import Any
 
 from aegis.events.ecs import Record, to_json_line
 from aegis.events.text import printable
+from aegis.events.where import where
 
 _TEXT_MAX = 1000  # of a command line
 _EVENT_MAX = 65536  # bytes of JSON; of a longer event only the texts are sent
@@ -29,20 +30,17 @@ class Message:
 
 def event_message(record: Record) -> Message:
     """Return the message about an event; what the program chose is made printable."""
-    process, to, ours = record["process"], record["destination"], record["aegis"]
-    user = record["user"]
-    address = f"[{to['ip']}]" if ":" in to["ip"] else to["ip"]
-    where = f"{address}:{to.get('port', '')}/{record['network']['transport']}"
-    name = f" ({to['domain']})" if "domain" in to else ""
-    title = (
-        f"[aegis] {ours['verdict']} on {record['host']['name']}: {process['name']} -> {where}{name}"
-    )
+    process, user, ours = record["process"], record["user"], record["aegis"]
+    to = record.get("destination", {})
+    address = f" ({to['ip']})" if "domain" in to else ""
+    title = f"[aegis] {ours['verdict']} on {record['host']['name']}: {process['name']}"
     lines = (
         f"{process['executable']} (pid {process['pid']}, user {user.get('name', user['id'])})",
         process["command_line"][:_TEXT_MAX],
         f"rule {record['rule']['name']}; {ours['count']} times; {record['@timestamp']}",
     )
-    return Message(printable(title), "\n".join(map(printable, lines)), record)
+    title = f"{printable(title)} {where(record)}{address}"
+    return Message(title, "\n".join(map(printable, lines)), record)
 
 
 def digest_message(over: Counter[str], window: int) -> Message:

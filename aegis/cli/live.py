@@ -2,17 +2,18 @@
 """Events and notices for a person at a terminal, 80 columns wide."""
 
 import unicodedata
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 from aegis.events.ecs import Record
 from aegis.events.text import printable
+from aegis.events.where import text_at, value_at, where
 
 WIDTH = 80
 _INDENT = " " * 9  # under what follows the time
 _PROGRAM_CELLS = 24
+_NAME_CELLS = 40  # of a host
 _RESET = "\x1b[0m"
 _COLOURS = {
     "allowed": "\x1b[32m",
@@ -60,7 +61,9 @@ def format_record(record: Record, width: int = WIDTH, *, colour: bool = False) -
     Nothing in it can steer a terminal. *colour*: with ANSI colours, which take
     no cells.
     """
-    lines = _notice_lines(record) if _get(record, "aegis.notice") else _event_lines(record, width)
+    lines = (
+        _notice_lines(record) if value_at(record, "aegis.notice") else _event_lines(record, width)
+    )
     return [_line(parts, width, colour=colour) for parts in lines]
 
 
@@ -70,7 +73,9 @@ def one_line(record: Record) -> str:
     For the journal, which has times of its own.
     """
     wide = WIDTH * 1000
-    lines = _notice_lines(record) if _get(record, "aegis.notice") else _event_lines(record, wide)
+    lines = (
+        _notice_lines(record) if value_at(record, "aegis.notice") else _event_lines(record, wide)
+    )
     first, *others = ["".join(text for text, _ in parts).strip() for parts in lines]
     return " ".join((first.removeprefix(_clock(record)).strip(), *others))
 
@@ -79,18 +84,18 @@ Part = tuple[str, str]  # text, already printable, and the name of its colour or
 
 
 def _event_lines(record: Record, width: int) -> list[list[Part]]:
-    verdict = _text(record, "aegis.verdict")
+    verdict = text_at(record, "aegis.verdict")
     first: list[Part] = [
         (_clock(record), "faint"),
         (f" {verdict.replace('-', ' ').upper():<11} ", verdict),
-        (_cut(_text(record, "process.name"), _PROGRAM_CELLS), ""),
-        (_where(record), ""),
+        (_cut(text_at(record, "process.name"), _PROGRAM_CELLS), ""),
+        (f" {where(record, _short)}", ""),
     ]
     details = _details(record)
-    rule = _text(record, "rule.name")
+    rule = text_at(record, "rule.name")
     # The directory of a rule's file is what a reader can spare most easily.
     rules = (rule, PurePosixPath(rule).name)
-    user = _cut(_text(record, "user.name") or _text(record, "user.id"), 16)
+    user = _cut(text_at(record, "user.name") or text_at(record, "user.id"), 16)
     for forms in ((user,), rules):
         room = width - sum(cells(text) for text, _ in first) - 2
         fitting = next((form for form in forms if cells(form) <= room), None)
@@ -98,67 +103,43 @@ def _event_lines(record: Record, width: int) -> list[list[Part]]:
             details.append(forms[-1])
         else:
             first.append((f"  {fitting}", "faint"))
-    command = _text(record, "process.command_line")
+    command = text_at(record, "process.command_line")
     noted = f"[{', '.join(details)}] " if details else ""
     second: list[Part] = [(_INDENT, ""), (noted, "faint"), (command, "")]
     return [first, second] if noted or command else [first]
 
 
 def _details(record: Record) -> list[str]:
-    count = _get(record, "aegis.count")
+    count = value_at(record, "aegis.count")
     details = [f"{count} times"] if isinstance(count, int) and count > 1 else []
-    if _get(record, "aegis.history"):
+    if value_at(record, "aegis.history"):
         details.append("known from history")
-    if _get(record, "aegis.would_kill"):
+    if value_at(record, "aegis.would_kill"):
         details.append("would kill")
-    if _get(record, "aegis.existing"):
+    if value_at(record, "aegis.existing"):
         details.append("was open before the agent")
     return details
 
 
 def summary_line(record: Record) -> str:
     """Return a fact of history as one line; nothing in it can steer a terminal."""
-    trusted = "trusted" in (_get(record, "aegis.identity") or ())
-    program = _text(record, "process.executable") or "(not recorded)"
-    verdict = _text(record, "aegis.verdict").replace("-", " ").upper()
-    times = f"{_get(record, 'aegis.count'):>9,}"
+    trusted = "trusted" in (value_at(record, "aegis.identity") or ())
+    program = text_at(record, "process.executable") or "(not recorded)"
+    verdict = text_at(record, "aegis.verdict").replace("-", " ").upper()
+    times = f"{value_at(record, 'aegis.count'):>9,}"
     return (
         f"{_moment(record):%Y-%m-%d %H:%M} {verdict:<11} {times}  {program}"
-        f"{'' if trusted else ' (untrusted)'}{_where(record)}"
+        f"{'' if trusted else ' (untrusted)'} {where(record, _short)}"
     )
 
 
-def _where(record: Record) -> str:
-    """Return `` -> 192.0.2.7:443/tcp``, by its name if it has one; inbound `` <- peer``.
-
-    For what is no connection: `` listens on 80/tcp``, `` makes a socket of sctp``.
-    """
-    hook = _text(record, "aegis.hook")
-    if hook == "socket":
-        return f" makes a socket of {_text(record, 'network.transport')}"
-    inbound = _text(record, "network.direction") == "ingress"
-    side = "source" if inbound else "destination"
-    address = _cut(_text(record, f"{side}.domain"), 40) or _text(record, f"{side}.ip")
-    port = _text(record, "destination.port")
-    protocol = _text(record, "network.transport")
-    if _get(record, "aegis.anywhere"):
-        return f" {'<-' if inbound else '->'} many others/{protocol}"
-    if hook in ("bind", "listen"):
-        return f" listens on {port}/{protocol}"
-    if inbound:
-        return f" <- {address or '?'} on {port}/{protocol}"
-    if ":" in address:
-        address = f"[{address}]"
-    return f" -> {address}:{port}/{protocol}"
-
-
 def _notice_lines(record: Record) -> list[list[Part]]:
-    failed = _text(record, "event.outcome") == "failure"
-    message = _text(record, "message") or _text(record, "aegis.notice")
+    failed = text_at(record, "event.outcome") == "failure"
+    message = text_at(record, "message") or text_at(record, "aegis.notice")
     lines: list[list[Part]] = [
         [(_clock(record), "faint"), (f" * {message}", "failure" if failed else "faint")]
     ]
-    output = str(_get(record, "aegis.output") or "").strip()
+    output = str(value_at(record, "aegis.output") or "").strip()
     if output:
         lines.append([(_INDENT, ""), ("| " + printable(output.splitlines()[0]), "")])
     return lines
@@ -172,7 +153,7 @@ def _clock(record: Record) -> str:
 
 
 def _moment(record: Record) -> datetime:
-    return datetime.fromisoformat(str(_get(record, "@timestamp"))).astimezone()
+    return datetime.fromisoformat(str(value_at(record, "@timestamp"))).astimezone()
 
 
 def _line(parts: list[Part], width: int, *, colour: bool) -> str:
@@ -207,20 +188,11 @@ def cells(text: str) -> int:
     return sum(map(_cell, text))
 
 
+def _short(name: str) -> str:
+    return _cut(name, _NAME_CELLS)
+
+
 def _cell(char: str) -> int:
     if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def _text(record: Record, path: str) -> str:
-    value = _get(record, path)
-    return "" if value is None else printable(str(value))
-
-
-def _get(record: Mapping[str, Any], path: str) -> Any:
-    """Return what stands at dotted *path*; None if there is nothing."""
-    value: Any = record
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value

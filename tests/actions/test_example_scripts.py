@@ -4,9 +4,11 @@
 import asyncio
 from email import message_from_string
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aegis.events.event import Hook
 from tests.actions.conftest import Write
 from tests.actions.hooks import Hooks
 from tests.actions.webhook import Webhook
@@ -26,6 +28,46 @@ def test_slack_gets_one_message_without_markup_of_the_attacker(
     [message] = webhook.received
     assert "blocked on" in message["text"] and "192.0.2.7:443" in message["text"]
     assert "&lt;!channel&gt; \ufffd" in message["text"] and "3 times" in message["text"]
+
+
+NOWHERE: dict[str, Any] = {
+    "hook": Hook.SOCKET,
+    "transport": "sctp",
+    "destination": None,
+    "destination_port": 0,
+}
+
+
+def test_slack_is_told_of_a_socket_that_goes_nowhere(
+    hooks: Hooks, write_script: Write, tmp_path: Path, webhook: Webhook
+) -> None:
+    (tmp_path / "url").write_text(webhook.url + "\n")
+    text = (EXAMPLES / "slack").read_text()
+    write_script("slack", text.replace("/etc/aegis/slack.url", str(tmp_path / "url")))
+    hooks.run(**NOWHERE)
+    hooks.notice("script-finished")
+    assert "/usr/bin/curl makes a socket of sctp\n" in webhook.received[0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "isolated", "subject"),
+    [
+        ({}, "reached for 192.0.2.7 port 443", "uid 0 to 192.0.2.7 port 443"),
+        (NOWHERE, "made a socket of sctp", "uid 0 makes a socket of sctp"),
+    ],
+)
+def test_the_others_say_what_was_done(
+    hooks: Hooks, write_script: Write, changes: dict[str, Any], isolated: str, subject: str
+) -> None:
+    for name, tool in (("isolate", "/usr/sbin/nft -f -"), ("mail-root", "/usr/sbin/sendmail -i")):
+        text = (EXAMPLES / name).read_text().replace("/run/systemd/system", "/nonexistent")
+        write_script(name, text.replace(tool, "/bin/cat # "))
+    hooks.run(**changes)
+    assert hooks.told.kinds() == ["script-finished"] * 2
+    outputs = [fields["aegis"]["output"] for _, _, fields in hooks.told.notices]
+    said, mail = sorted(outputs, key=lambda text: "Subject:" in text)
+    assert said.endswith(f"isolated after uid 0 {isolated}\n")
+    assert message_from_string(mail)["Subject"].endswith(subject)
 
 
 FAKE = '#!/bin/sh\necho "$0 $*" >>PLACE/said\n'

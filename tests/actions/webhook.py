@@ -39,6 +39,8 @@ def serve_webhook() -> Iterator[Webhook]:
         hook = Webhook(server.server_port)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield hook
-        server.shutdown()
-        thread.join()
+        try:
+            yield hook
+        finally:  # or a test that fails would hang
+            server.shutdown()
+            thread.join()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``notify``, from the refused connection to the web server that is told of it."""
 
+import socket
 import time
 from collections.abc import Callable
 
@@ -50,6 +51,22 @@ def test_a_refused_connection_is_notified_of_once(
         assert body["event"]["process"]["pid"] == outcome.pid
         assert body["event"]["rule"]["name"] == policy.rule('exe = "curl"')
         assert body["event"]["aegis"]["verdict"] == "blocked"
+
+
+def test_a_socket_without_a_destination_is_notified_of(
+    agents: Agents, workshop: Workshop, programs: Programs
+) -> None:
+    """Whoever may make one must not end the agent by it."""
+    urls = workshop.new_folder() / "urls"
+    with serve_webhook() as webhook:
+        urls.write_text(f"{webhook.url}\n")
+        urls.chmod(0o600)
+        text = POLICY.format(urls=urls, user=NOBODY).replace("curl", "maker-told")
+        agent, _ = agents.share(text)
+        raw = map(int, (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP))
+        programs.run(workshop.install("maker-told", workshop.maker), *map(str, raw))
+        _wait_for(lambda: bool(webhook.received))
+        assert webhook.received[0]["title"].endswith(": maker-told makes a socket of udp")
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
