@@ -63,6 +63,7 @@ class Agent:
     def _health(self) -> Mapping[str, Any]:
         proven, guarded = self._proving.status(), self._guarding.status()
         degraded = [*proven["degraded"], *guarded["degraded"], *self._parts.brokers.wrong()]
+        degraded += self._parts.reactions.defects.wrong()
         return {**proven, **guarded, "degraded": degraded}
 
     @property
@@ -151,8 +152,9 @@ class Agent:
         """What needs the kernel's maps."""
         parts = self._parts
         kernel, reactions = parts.kernel, parts.reactions
-        reactions.scripts = ScriptRunner(policy.settings, reactions.notice, parts.brokers)
-        reactions.notifier = Notifier(policy.notify, reactions.notice, parts.brokers)
+        told = (reactions.notice, parts.brokers, reactions.defects.happened)
+        reactions.scripts = ScriptRunner(policy.settings, *told)
+        reactions.notifier = Notifier(policy.notify, *told)
         parts.facts = Facts(kernel, parts.naming, reactions, self._after_batch)
         parts.recorder = Recorder(
             kernel.sums(),

@@ -38,8 +38,13 @@ class BrokerError(AegisError):
 
 def said_of(error: BaseException) -> str:
     """One line for what nobody foresaw: what it is, and where it came from."""
+    return f"{str(error) or type(error).__name__} ({place_of(error)})"
+
+
+def place_of(error: BaseException) -> str:
+    """File and line that raised it."""
     trace, place = error.__traceback__, ""
     while trace is not None:
         place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return f"{str(error) or type(error).__name__} ({place})"
+    return place

@@ -36,6 +36,7 @@ class Facts:
         self.on_proof: Callable[[int], object] = int  # gets whose refusal was a self-test
         self._naming = naming
         self._reactions = reactions
+        self._defects = reactions.defects
         self._after_batch = after_batch
         self._ring = kernel.open_ring()
         self._lines = Lines(naming, reactions.context)
@@ -57,13 +58,16 @@ class Facts:
             records = self._ring.drain()
             self._lines.begin_batch()
             for record in records:
-                self._handle(record)
+                try:
+                    self._handle(record)
+                except Exception as error:
+                    self._defects.happened(error)  # the others of the batch are read already
             self.flush()
             if len(records) < BATCH:
                 return  # the descriptor polls readable again when there is more
 
     def _handle(self, raw: bytes) -> None:
-        line = None if self._reactions.wants_record() else self._lines.line(raw)
+        line = None if self._reactions.wants_record() else self._line(raw)
         if line is not None:
             self._reactions.log_line(line)
             return
@@ -73,6 +77,13 @@ class Facts:
             return
         rule, actions = self._naming.name(record)
         self._reactions.handle(to_event(record, rule, actions))
+
+    def _line(self, raw: bytes) -> str | None:
+        try:
+            return self._lines.line(raw)
+        except Exception as error:
+            self._defects.happened(error)
+            return None  # as an event, then: it may have to be killed
 
     def flush(self) -> None:
         """Write out what was logged and shown."""

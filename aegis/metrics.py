@@ -141,6 +141,8 @@ def _of_agent(status: Mapping[str, Any]) -> Iterator[Metric]:
     yield _by("notifications", "outcome", "Notifications.", status["notifications"])
     text = "Processes to be killed, by what became of it."
     yield _by("kills", "outcome", text, status["kills"])
+    text = "Reactions to an event that failed by a defect of Aegis."
+    yield _counter("reactions_failed", text, status["defects"])
     mode = ({"mode": status["mode"]}, 1.0)
     yield Metric("policy_info", "gauge", "The mode in force.", [mode])
     yield _gauge("policy_generation", "Number of the policy in force.", status["generation"])

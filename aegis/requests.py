@@ -84,6 +84,7 @@ class Requests:
             "last_reload_ok": self._reloading.last_ok,
             **self._health(),
             "held": self._reloading.held,
+            "defects": reactions.defects.count,
             "kills": reactions.killer.counts(),
             "scripts": reactions.scripts.counts() if reactions.scripts else {},
             "notifications": dict(reactions.notifier.outcomes) if reactions.notifier else {},

@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict
 from contextlib import suppress
 
 from aegis.actions.budget import Budget
+from aegis.actions.defects import OnDefect, raise_it
 from aegis.actions.message import Message, digest_message, event_message
 from aegis.actions.notice import Tell
 from aegis.actions.runs import Order, Runner, Runs
@@ -40,8 +41,15 @@ class Notifier:
     "failed" (given up) and "retried"; and events that were only "digested".
     """
 
-    def __init__(self, settings: Notify, tell: Tell, runner: Runner | None = None) -> None:
+    def __init__(
+        self,
+        settings: Notify,
+        tell: Tell,
+        runner: Runner | None = None,
+        on_defect: OnDefect = raise_it,
+    ) -> None:
         self._runner = runner or Runs()
+        self._on_defect = on_defect
         self.outcomes: Counter[str] = Counter()
         self._tell = tell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,7 +144,9 @@ class Notifier:
     def _delivered(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.result()  # a defect must not pass in silence
+            error = task.exception()
+            if error is not None:  # a defect must not pass in silence
+                self._on_defect(error)
 
     async def _deliver(self, message: Message) -> None:
         """Send to every target, and to those that failed again, later and later."""

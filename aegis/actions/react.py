@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from aegis.actions.defects import Defects
 from aegis.actions.kill import Killer, KillResult, KillStatus
 from aegis.actions.log import EventLog
 from aegis.actions.notify import Notifier
@@ -61,19 +62,31 @@ class Reactions:
         self.on_record = on_record if view is None else view.record
         self._view = view
         self.killer = Killer(Settings())
+        self.defects = Defects(self.notice)
         self._spared: OrderedDict[tuple[int, int, KillStatus], float] = OrderedDict()
 
     def handle(self, event: Event) -> None:
-        """React to *event*; the log is written by ``flush``."""
+        """React to *event*; the log is written by ``flush``. Never raises: see ``Defects``."""
+        killed = None
         # First of all: the longer it waits, the more the process has done.
-        killed = self.killer.kill(event) if _kills(event) else None
-        record = to_ecs(event, self.context)
+        with self.defects.contained():
+            killed = self.killer.kill(event) if _kills(event) else None
+        with self.defects.contained():
+            record = to_ecs(event, self.context)
+            self._tell_of(event, record, killed)
+
+    def _tell_of(self, event: Event, record: Record, killed: KillResult | None) -> None:
         if not event.silent:
-            self._show(record, log=event.actions.log)
+            with self.defects.contained():
+                self._show(record, log=event.actions.log)
         if killed is not None and self._is_news(killed, event):
-            self._tell_kill(killed, record)
-        if not event.silent:
-            self._tell_others(event, record)
+            with self.defects.contained():
+                self._tell_kill(killed, record)
+        if not event.silent and not event.sends_nothing:
+            with self.defects.contained():
+                self._notify(event, record)
+            with self.defects.contained():
+                self._run_scripts(event, record)
 
     def notice(
         self,
@@ -155,11 +168,11 @@ class Reactions:
         }
         self.notice(kind, message, fields)
 
-    def _tell_others(self, event: Event, record: Record) -> None:
-        if event.sends_nothing:
-            return
+    def _notify(self, event: Event, record: Record) -> None:
         if self.notifier is not None and event.actions.notify:
             self.notifier.submit(record)
+
+    def _run_scripts(self, event: Event, record: Record) -> None:
         if self.scripts is None:
             return
         if event.actions.notify:

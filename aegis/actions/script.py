@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aegis.actions.defects import OnDefect, raise_it
 from aegis.actions.notice import Tell
 from aegis.actions.runs import Order, Runner, Runs
 from aegis.actions.script_file import find_script, list_scripts, open_script
@@ -39,9 +40,16 @@ class ScriptRunner:
     *runner* does the running, in a cgroup for each run where that is possible.
     """
 
-    def __init__(self, settings: Settings, tell: Tell, runner: Runner | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tell: Tell,
+        runner: Runner | None = None,
+        on_defect: OnDefect = raise_it,
+    ) -> None:
         self.settings = settings
         self._runner = runner or Runs()
+        self._on_defect = on_defect
         self.outcomes: Counter[str] = Counter()  # by kind of notice
         self.started = 0
         self.dropped = 0
@@ -183,7 +191,9 @@ class ScriptRunner:
         del self._running[task]
         self._start_waiting()
         if not task.cancelled():
-            task.result()  # a defect must not pass in silence
+            error = task.exception()
+            if error is not None:  # a defect must not pass in silence
+                self._on_defect(error)
 
     def _refused(self, reason: str, event_id: str) -> None:
         fields = {"event": {"outcome": "failure"}, "aegis": {"event_id": event_id}}

@@ -67,6 +67,7 @@ def test_a_socket_without_a_destination_is_notified_of(
         programs.run(workshop.install("maker-told", workshop.maker), *map(str, raw))
         _wait_for(lambda: bool(webhook.received))
         assert webhook.received[0]["title"].endswith(": maker-told makes a socket of udp")
+        assert agent.status()["agent"]["defects"] == 0
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
