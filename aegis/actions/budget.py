@@ -19,11 +19,15 @@ class Budget:
 
     def left(self) -> bool:
         """Whether it may happen now."""
-        start = self._clock() - self.seconds
-        while self._used and self._used[0] <= start:
-            self._used.popleft()
+        self._forget()
         return len(self._used) < self.limit
 
     def use(self) -> None:
-        """It happens now."""
+        """It happens now, whether it may or not."""
+        self._forget()
         self._used.append(self._clock())
+
+    def _forget(self) -> None:
+        start = self._clock() - self.seconds
+        while self._used and self._used[0] <= start:
+            self._used.popleft()

@@ -32,3 +32,13 @@ def test_what_is_used_up_comes_back(limit: int) -> None:
         budget.use()
         assert not budget.left()
         now += 60
+
+
+def test_what_happens_unasked_is_forgotten_too() -> None:
+    """The kernel's kills, say: they use the budget up, and nobody asks whether they may."""
+    now = 0.0
+    budget = Budget(1, 60, clock=lambda: now)
+    for _ in range(1000):
+        budget.use()
+        now += 1
+    assert len(budget._used) <= 61
