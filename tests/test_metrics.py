@@ -171,3 +171,10 @@ def test_the_laws_hold_while_decisions_are_made_between_two_reads() -> None:
     assert not holds(600_330, 640_132)
     assert holds(600_330, 640_132, moved=39_000)
     assert not holds(600_330, 640_132, moved=20_000)
+
+
+def test_what_is_missing_is_not_forgiven_for_there_being_much() -> None:
+    """After a year of decisions as on the first day."""
+    assert holds(10**9, 10**9 - SLACK) and holds(10**9, 10**9 + SLACK)
+    assert not holds(10**9, 10**9 - SLACK - 1)
+    assert not holds(10**9, 10**9 + SLACK + 1)

@@ -22,4 +22,4 @@ def balance(counters: Mapping[str, int], history: Mapping[str, int]) -> dict[str
 
 def holds(decided: int, accounted: int, moved: int = 0) -> bool:
     """*moved*: how many were made while the two were read."""
-    return abs(decided - accounted) <= decided // 1000 + SLACK + moved
+    return abs(decided - accounted) <= SLACK + moved
