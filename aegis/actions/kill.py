@@ -20,9 +20,9 @@ from aegis.actions.budget import Budget
 from aegis.actions.kill_tree import stop_descendants
 from aegis.actions.processes import (
     TICK_NS,
-    executed_files,
     read_stat,
     running_file,
+    runs_file,
     spared_pids,
 )
 from aegis.events.event import Event, IdentityFlag, KillBy
@@ -174,7 +174,7 @@ class Strike:
         if pid in self._spared():
             return KillResult(pid, KillStatus.PROTECTED, "Aegis descends from it")
         known = order.inode and order.exec_boot_ns and not order.identity & _UNKNOWN_FILE
-        if known and (order.device, order.inode) not in executed_files(pid):
+        if known and not runs_file(pid, order.device, order.inode):
             return KillResult(pid, KillStatus.OTHER, "it runs another program now")
         if _is_listed(order):
             return KillResult(pid, KillStatus.PROTECTED, "never_kill lists it")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_DELETED = " (deleted)"
 _PF_KTHREAD = 0x00200000
 _PF_SIGNALED = 0x00000400  # killed by a signal, on its way out
 
@@ -95,19 +96,25 @@ def ancestors(of: int = 0) -> set[int]:
 def running_file(pid: int) -> tuple[str, bool]:
     """Return the path of the file *pid* runs, and whether it is root's alone.
 
+    Of one that is no longer there, a package's before its upgrade say, where it was.
     :raises OSError: when there is no such process
     """
     exe = next(_exe_links(pid))
+    path = os.fsdecode(os.readlink(os.fsencode(exe)))  # noqa: PTH115 (any bytes)
     status = exe.stat()
+    if not status.st_nlink:  # else it is its name: anybody may call a file so
+        path = path.removesuffix(_DELETED)
     trusted = status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return os.fsdecode(os.readlink(os.fsencode(exe))), trusted  # noqa: PTH115 (any bytes)
+    return path, trusted
 
 
-def executed_files(pid: int) -> set[tuple[int, int]]:
-    """Return the (device, inode) of the file *pid* runs, in the kernel's terms.
+def runs_file(pid: int, device: int, inode: int) -> bool:
+    """Whether *pid* runs the file of these numbers, which are the kernel's own.
 
-    Two, where stat(2) and the kernel differ: btrfs subvolumes and overlayfs
-    show a made-up device.
+    They are asked for two ways, where stat(2) shows others: of btrfs subvolumes and
+    overlayfs a made-up device. The second reads all mounts of *pid*, of which it may
+    have made as many as it likes, so only if need be.
+    :raises OSError: when there is no such process
     """
     for exe in _exe_links(pid):
         with suppress(FileNotFoundError):
@@ -117,16 +124,17 @@ def executed_files(pid: int) -> set[tuple[int, int]]:
         raise FileNotFoundError  # no thread is left
     try:
         status = os.fstat(fd)
-        seen = {(os.major(status.st_dev) << 20 | os.minor(status.st_dev), status.st_ino)}
+        shown = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+        if (shown, status.st_ino) == (device, inode):
+            return True
         info = (_PROC / "self" / "fdinfo" / str(fd)).read_text()
     finally:
         os.close(fd)
     mount = re.search(r"^mnt_id:\s+(\d+)$", info, re.MULTILINE)
-    inode = re.search(r"^ino:\s+(\d+)$", info, re.MULTILINE)  # since v5.14
-    device = _mount_device(pid, mount[1]) if mount else None
-    if device is not None:
-        seen.add((device, int(inode[1]) if inode else status.st_ino))
-    return seen
+    own = re.search(r"^ino:\s+(\d+)$", info, re.MULTILINE)  # since v5.14
+    if mount is None or (int(own[1]) if own else status.st_ino) != inode:
+        return False
+    return _mount_device(pid, mount[1]) == device
 
 
 def _exe_links(pid: int) -> Iterator[Path]:
