@@ -12,12 +12,11 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from aegis.actions.budget import Budget
-from aegis.actions.kill_tree import stop_descendants
+from aegis.actions.kill_tree import kill_descendants
 from aegis.actions.processes import (
     TICK_NS,
     read_stat,
@@ -189,15 +188,15 @@ class Strike:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             return KillResult(order.pid, KillStatus.KILLED)
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
-        spares = _Spares(frozenset(self._spared()), order.never_kill)
-        descendants = stop_descendants(order.pid, spares)
-        # Should the first one refuse, none may be left standing still.
-        for fd in descendants.values():
-            with suppress(OSError):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-            os.close(fd)
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        return KillResult(order.pid, KillStatus.KILLED, descendants=len(descendants))
+        descendants, detail = 0, ""
+        try:
+            spares = _Spares(frozenset(self._spared()), order.never_kill)
+            descendants = kill_descendants(order.pid, spares)
+        except OSError as error:
+            detail = f"not all that descends from it: {error.strerror}"
+        finally:  # whatever became of them
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return KillResult(order.pid, KillStatus.KILLED, detail, descendants=descendants)
 
     def _spared(self) -> set[int]:
         return spared_pids().union(*map(spared_pids, self._ours))

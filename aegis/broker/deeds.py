@@ -10,7 +10,7 @@ from typing import Any
 
 from aegis.actions import cage
 from aegis.actions.budget import Budget
-from aegis.actions.kill import BUDGET_S, KillResult, KillStatus, Strike
+from aegis.actions.kill import BUDGET_S, KillOrder, KillResult, KillStatus, Strike
 from aegis.actions.runs import Order, Runs
 from aegis.actions.script_job import ScriptResult
 from aegis.bpf import diag
@@ -30,7 +30,7 @@ from aegis.broker.messages import (
     Severed,
 )
 from aegis.broker.wire import close_all
-from aegis.errors import AegisError, BrokerError
+from aegis.errors import AegisError, BrokerError, said_of
 from aegis.names import resolve
 
 LOOKUP_S = 30.0  # the agent waits less
@@ -77,10 +77,16 @@ class Killing(Deeds):
             raise BrokerError(f"{type(message).__name__}: none of this broker's deeds")
         self.budget.limit = message.budget
         order = message.order()
-        result = Strike(frozenset({self.peer}))(order) if self._may(message) else _over(order.pid)
+        result = self._strike(order) if self._may(message) else _over(order.pid)
         if result.status is KillStatus.KILLED:
             self.budget.use()
         self.reply(Killed(result.pid, str(result.status), result.detail, result.descendants))
+
+    def _strike(self, order: KillOrder) -> KillResult:
+        try:
+            return Strike(frozenset({self.peer}))(order)
+        except Exception as error:  # a defect: who asked must not wait in vain for an answer
+            return KillResult(order.pid, KillStatus.FAILED, f"by a defect: {said_of(error)}"[:300])
 
     def _may(self, message: Kill) -> bool:
         return message.marked or not message.left or self.budget.left()
