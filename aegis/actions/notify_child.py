@@ -63,7 +63,8 @@ def _apprise(url: str, message: dict[str, Any]) -> str:
     target = apprise.Apprise()
     if not target.add(url):
         return "apprise does not know this kind of URL"
-    sent = target.notify(title=message["title"], body=message["message"])
+    # Else a target that is fed HTML or Markdown takes a program's arguments for it.
+    sent = target.notify(title=message["title"], body=message["message"], body_format="text")
     return "" if sent else "apprise could not send it"
 
 

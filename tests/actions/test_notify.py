@@ -172,7 +172,7 @@ class Apprise:
         self.url = url
         return not url.startswith("unknown:")
 
-    def notify(self, title, body):
+    def notify(self, title, body, body_format):
         print("noise with", self.url)
         status = Path("/proc/self/status").read_text()
         seen = {"url": self.url, "title": title, "status": status, "env": dict(os.environ)}
@@ -232,6 +232,18 @@ def test_apprise_sends_what_it_knows(sending: Sending, webhook: Webhook) -> None
     assert "curl -s https://192.0.2.7/" in body["message"]
     assert sending.outcomes == {"sent": 1, "retried": 2, "failed": 1}
     assert "does not know this kind of URL" in sending.told.notices[0][1]
+
+
+@pytest.mark.parametrize("kind", ["html", "text"])
+def test_what_a_program_is_called_is_no_markup(
+    sending: Sending, webhook: Webhook, kind: str
+) -> None:
+    """The real apprise, and a target that wants its messages so."""
+    pytest.importorskip("apprise")
+    sending.write(webhook.url.replace("http://", "json://") + f"?format={kind}")
+    sending.run(of(argv=("curl", "<b>", "&amp;")))
+    [body] = webhook.received
+    assert ("&lt;b&gt;" if kind == "html" else "<b>") in body["message"]
 
 
 def test_close_gives_up_what_is_not_sent(
