@@ -154,15 +154,18 @@ class History:
 
     def facts(self, since: float | None = None) -> Iterator[Fact]:
         """Yield every fact last seen at wall clock time *since* or later, in that order."""
+        bound = -(1 << 62) if since is None else int(since * 1e9)
         with self._errors():
-            bound = -(1 << 62) if since is None else int(since * 1e9)
-            for row in self._db.execute(sql.FACTS, (bound,)):
-                path, identity, direction, protocol, address, port, verdict, *times, n, off = row
-                yield Fact(
-                    Program(os.fsdecode(path), IdentityFlag(identity)), Direction(direction),
-                    protocol, _peer(address, direction), port, Verdict(verdict),
-                    times[0] / 1e9, times[1] / 1e9, n, off, address == ANYWHERE,
-                )  # fmt: skip
+            # All at once: who reads them may wait for hours, in a pager, and what a read
+            # that goes on needs of the file's log cannot be overwritten meanwhile.
+            rows = self._db.execute(sql.FACTS, (bound,)).fetchall()
+        for row in rows:
+            path, identity, direction, protocol, address, port, verdict, *times, n, off = row
+            yield Fact(
+                Program(os.fsdecode(path), IdentityFlag(identity)), Direction(direction),
+                protocol, _peer(address, direction), port, Verdict(verdict),
+                times[0] / 1e9, times[1] / 1e9, n, off, address == ANYWHERE,
+            )  # fmt: skip
 
     def rows(self) -> int:
         with self._errors():

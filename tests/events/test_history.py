@@ -214,3 +214,15 @@ def test_many_at_once_are_the_same_as_one_by_one(store: Store) -> None:
     assert sorted(found) == list(range(1, 1001))
     assert {port for port, fact in found.items() if fact.decisions == 4} == set(range(500, 600))
     assert store.totals().taken == store.totals().decisions == 2 * len(ports)
+
+
+def test_who_is_slow_to_read_holds_nothing_up(store: Store) -> None:
+    """As a pager that waits: the file's log can be emptied, and does not grow meanwhile."""
+    store.add(*(made(port=port) for port in range(1, 500)))
+    with closing(Store(store.path, read_only=True)) as reader:
+        facts = reader.facts()
+        next(facts)
+        store.add(made(epoch=1, port=600), untaken=2)
+        with closing(sqlite3.connect(store.path)) as writer:
+            assert writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+        assert len(list(facts)) == 498
