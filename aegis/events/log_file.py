@@ -31,13 +31,13 @@ class Tail:
 
     path: Path
     skipped: Skipped = field(default_factory=Skipped)
-    _file: IO[bytes] | None = None
+    file: IO[bytes] | None = None  # that is read from at present
     _rest: bytes = b""
 
     def read_new(self) -> Iterator[Record]:
         """Yield the whole records that appeared since the last call (first: all)."""
         while True:
-            if self._file is None and not self._open():
+            if self.file is None and not self._open():
                 return
             yield from self._read_on()
             if not self._is_replaced():
@@ -48,35 +48,35 @@ class Tail:
 
     def skip_to_last(self, count: int | None) -> None:
         """Make the first ``read_new`` start *count* lines before the end; None: at the start."""
-        if not self._open() or self._file is None or count is None:
+        if not self._open() or self.file is None or count is None:
             return
-        position = self._file.seek(0, os.SEEK_END)
+        position = self.file.seek(0, os.SEEK_END)
         text = b""
         while position and text.count(b"\n") <= count:
             step = min(_BLOCK, position)
             position -= step
-            self._file.seek(position)
-            text = self._file.read(step) + text
+            self.file.seek(position)
+            text = self.file.read(step) + text
         keep = text.splitlines(keepends=True)[-count:] if count else []
-        self._file.seek(position + len(text) - sum(map(len, keep)))
+        self.file.seek(position + len(text) - sum(map(len, keep)))
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
     def _open(self) -> bool:
         with suppress(FileNotFoundError):
-            self._file = self.path.open("rb")
+            self.file = self.path.open("rb")
             self._rest = b""
-        return self._file is not None
+        return self.file is not None
 
     def _read_on(self) -> Iterator[Record]:
-        assert self._file is not None  # noqa: S101
-        if os.fstat(self._file.fileno()).st_size < self._file.tell():
-            self._file.seek(0)  # truncated in place
+        assert self.file is not None  # noqa: S101
+        if os.fstat(self.file.fileno()).st_size < self.file.tell():
+            self.file.seek(0)  # truncated in place
             self._rest = b""
-        while block := self._file.read(_BLOCK):
+        while block := self.file.read(_BLOCK):
             *lines, self._rest = (self._rest + block).split(b"\n")
             yield from _records(lines, self.skipped)
 
@@ -85,9 +85,9 @@ class Tail:
 
         Nothing there: the open one may still grow, until the writer notices.
         """
-        assert self._file is not None  # noqa: S101
+        assert self.file is not None  # noqa: S101
         with suppress(FileNotFoundError):
-            return not os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+            return not os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
         return False
 
 
@@ -97,11 +97,11 @@ def read_log(path: Path, since: float | None, skipped: Skipped) -> Iterator[Reco
     Rotated files (``path.1``, ``path.2.gz``, …) are read if *since* needs them.
     :raises OSError: if *path* cannot be read
     """
-    files = [path]
-    if since is not None:
-        files = [*_rotated_since(path, since), path]
-    for file in files:
-        yield from _not_before(since, _read_file(file, skipped))
+    with path.open("rb") as current:
+        # Listed once the current file is open: a rotation in between hides nothing.
+        for file in () if since is None else _rotated_since(path, since, current):
+            yield from _not_before(since, _read_file(file, skipped))
+        yield from _not_before(since, _records(current, skipped))
 
 
 def record_time(record: Record) -> float:
@@ -112,8 +112,8 @@ def record_time(record: Record) -> float:
         return 0.0
 
 
-def _rotated_since(path: Path, since: float) -> list[Path]:
-    """Return rotated files, oldest first, that were written to after *since*."""
+def _rotated_since(path: Path, since: float, current: IO[bytes] | None) -> list[Path]:
+    """Return rotated files, oldest first, that were written to after *since*; not *current*."""
     found: list[Path] = []
     for number in range(1, 1000):
         candidates = [Path(f"{path}.{number}"), Path(f"{path}.{number}.gz")]
@@ -121,7 +121,9 @@ def _rotated_since(path: Path, since: float) -> list[Path]:
         # Last written before: nothing newer in it, nor in any older one.
         if existing is None or existing.stat().st_mtime < since:
             break
-        found.insert(0, existing)
+        # What was open as the current one may have been rotated since.
+        if current is None or not os.path.samestat(existing.stat(), os.fstat(current.fileno())):
+            found.insert(0, existing)
     return found
 
 
@@ -162,7 +164,7 @@ def follow(  # noqa: PLR0913 (the last two by name only, for tests and history)
     tail = Tail(path, skipped)
     tail.skip_to_last(last)
     # Listed once the current file is open: a rotation in between hides nothing.
-    for file in () if since is None else _rotated_since(path, since):
+    for file in () if since is None else _rotated_since(path, since, tail.file):
         yield from _not_before(since, _read_file(file, skipped))
     yield from _not_before(since, tail.read_new())
     yield from between()

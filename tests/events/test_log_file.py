@@ -7,9 +7,11 @@ import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aegis.events import log_file
 from aegis.events.log_file import Skipped, Tail, read_log
 
 
@@ -109,3 +111,40 @@ def test_tail_can_start_near_the_end(tmp_path: Path, count: int, left: list[int]
     assert numbers(tail) == left
     append(path, record(10))
     assert numbers(tail) == [10]
+
+
+def test_a_rotation_while_it_is_read_costs_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is one read twice: what was the current file is the newest rotated one then."""
+    path = tmp_path / "log"
+    path.write_text(record(2))
+    path.with_name("log.1").write_text(record(1))
+    listed = log_file._rotated_since
+
+    def rotate(*asked: Any) -> list[Path]:
+        path.with_name("log.1").rename(tmp_path / "log.2")
+        path.rename(tmp_path / "log.1")
+        append(path, record(3))
+        return listed(*asked)
+
+    monkeypatch.setattr(log_file, "_rotated_since", rotate)
+    read = [found["n"] for found in read_log(path, time.time() - 60, Skipped())]
+    assert read == [1, 2]
+
+
+def test_who_follows_reads_nothing_twice_over_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    path.write_text(record(1))
+    skip = Tail.skip_to_last
+
+    def rotate(tail: Tail, count: int | None) -> None:
+        skip(tail, count)
+        path.rename(tmp_path / "log.1")
+        append(path, record(2))
+
+    monkeypatch.setattr(Tail, "skip_to_last", rotate)
+    new = log_file.follow(path, Skipped(), since=time.time() - 60)
+    assert [next(new)["n"], next(new)["n"]] == [1, 2]
