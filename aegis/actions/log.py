@@ -3,7 +3,7 @@
 
 Synchronous: a write to a local disk is short, and the kernel neither waits for
 us nor forgets. While writing fails, lines are kept (up to ``KEEP_BYTES``) and
-tried again twice a second; what is over is counted, and both are told once.
+tried again every half second; what is over is counted, and both are told once.
 """
 
 import asyncio
@@ -162,6 +162,8 @@ def _write_all(fd: int, text: bytes) -> tuple[int, OSError | None]:
 def open_log(path: Path) -> int:
     """Open *path* for appending whole lines; made 0640 root:adm, its directory 0750.
 
+    One that is there is given the same: what is in it from now on is no more for others
+    than what is in a new one.
     :raises OSError: also when *path* is a symlink or no regular file
     """
     if not path.parent.is_dir():
@@ -175,6 +177,9 @@ def open_log(path: Path) -> int:
         fd = os.open(path, flags)
     try:
         _end_torn_line(fd)
+        if not _is_as_new(os.fstat(fd)):
+            with suppress(PermissionError):  # as far as our rights go
+                _give_to_readers(fd, 0o640)
     except OSError:
         os.close(fd)
         raise
@@ -192,7 +197,21 @@ def _end_torn_line(fd: int) -> None:
 def _give_to_readers(target: int | Path, mode: int) -> None:
     # The umask of our unit leaves nothing to them.
     os.chmod(target, mode)  # noqa: PTH101 (it may be a descriptor)
-    if os.geteuid() == 0:
+    gid = _readers()
+    if gid is not None:
         # The directory's set-group-ID bit does the same, and takes no capability.
-        with suppress(KeyError, PermissionError):
-            os.chown(target, 0, grp.getgrnam(_READERS).gr_gid)
+        with suppress(PermissionError):
+            os.chown(target, 0, gid)
+
+
+def _is_as_new(status: os.stat_result) -> bool:
+    gid = _readers()
+    owned = gid is None or (status.st_uid, status.st_gid) == (0, gid)
+    return owned and stat.S_IMODE(status.st_mode) == 0o640
+
+
+def _readers() -> int | None:
+    """Their group; None: there is none, or it is not ours to give."""
+    with suppress(KeyError):
+        return grp.getgrnam(_READERS).gr_gid if os.geteuid() == 0 else None
+    return None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from aegis.actions import log as log_module
-from aegis.actions.log import EventLog
+from aegis.actions.log import EventLog, open_log
 from tests.actions.told import Told
 from tests.pace import HUNG_S, quickest
 
@@ -230,3 +230,17 @@ def test_close_counts_what_could_not_be_written(tmp_path: Path) -> None:
     log.add("{}")
     log.close()
     assert (log.written, log.lost) == (0, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_a_log_that_is_there_gets_the_owner_and_mode_of_a_new_one(tmp_path: Path) -> None:
+    """Whoever could read it before reads no more of it."""
+    made, found = tmp_path / "made", tmp_path / "found"
+    found.write_text('{"n":1}\n')
+    found.chmod(0o666)
+    os.chown(found, 65534, 65534)
+    for path in (made, found):
+        os.close(open_log(path))
+    wanted, got = made.stat(), found.stat()
+    assert (got.st_mode, got.st_uid, got.st_gid) == (wanted.st_mode, wanted.st_uid, wanted.st_gid)
+    assert found.read_text() == '{"n":1}\n'
