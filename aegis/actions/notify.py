@@ -12,11 +12,13 @@ import math
 import time
 from collections import Counter, OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 
 from aegis.actions.budget import Budget
 from aegis.actions.defects import OnDefect, raise_it
 from aegis.actions.message import Message, digest_message, event_message
 from aegis.actions.notice import Tell
+from aegis.actions.processes import TICK_NS, read_stat
 from aegis.actions.runs import Order, Runner, Runs
 from aegis.errors import AegisError, ScriptError
 from aegis.events.ecs import Record
@@ -34,11 +36,19 @@ _OWN_S = 5.0  # how long an event may take to get here after its process ended
 _ENV = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
 
 
+@dataclass(slots=True)
+class _Child:
+    """*until*: when it is forgotten."""
+
+    start_ticks: int | None  # None: it had ended before we looked
+    until: float = math.inf
+
+
 class Notifier:
     """Sends from the running event loop; *settings* may be replaced at any time.
 
     *outcomes* counts deliveries, each of one message to one target, as "sent",
-    "failed" (given up) and "retried"; and events that were only "digested".
+    "failed" (given up) and "retried"; and events that were only "digested", or its "own".
     """
 
     def __init__(
@@ -59,7 +69,7 @@ class Notifier:
         self._suspect_place = asyncio.Semaphore(1)
         self._suspect: set[str] = set()  # targets that failed when last asked
         self._resting: dict[str, tuple[float, str]] = {}  # targets, until when and why
-        self._own: dict[int, float] = {}  # children → when they are forgotten
+        self._own: dict[int, _Child] = {}
         self._begin_windows(settings)
 
     @property
@@ -76,12 +86,16 @@ class Notifier:
         self._all = Budget(settings.limit, settings.window)
         self._by_rule: OrderedDict[str, Budget] = OrderedDict()
 
-    def submit(self, record: Record) -> None:
+    def submit(self, record: Record, start_boot_ns: int) -> None:
         """Notify of an event, or count it for the digest. Never waits, never raises.
 
-        Not of an event of our own children: that would never end.
+        Not of an event of our own children: that would never end. *start_boot_ns*: of
+        the event's process.
         """
-        if self.settings.urls_file is None or self._is_own(record["process"]["pid"]):
+        if self.settings.urls_file is None:
+            return
+        if self.is_own(record["process"]["pid"], start_boot_ns):
+            self.outcomes["own"] += 1
             return
         rule = record["rule"]["name"]
         budget = self._budget(rule)
@@ -115,10 +129,12 @@ class Notifier:
             fields = {"event": {"outcome": "failure"}, "aegis": {"dropped": unsent + untold}}
             self._tell("notifications-dropped", message, fields)
 
-    def _is_own(self, pid: int) -> bool:
+    def is_own(self, pid: int, start_boot_ns: int) -> bool:
+        """Whether it is a child of ours, or was a moment ago; not who has its number now."""
         now = time.monotonic()
-        self._own = {known: until for known, until in self._own.items() if until > now}
-        return pid in self._own
+        self._own = {pid: child for pid, child in self._own.items() if child.until > now}
+        child = self._own.get(pid)
+        return child is not None and child.start_ticks in (None, start_boot_ns // TICK_NS)
 
     def _budget(self, rule: str) -> Budget:
         known = self._by_rule.get(rule)
@@ -209,20 +225,25 @@ class Notifier:
             "targets": {target.key: target.url for target in targets},
             "message": message.as_json(),
         }
+        pids: list[int] = []
+
+        def started(pid: int, _freeze: object) -> None:
+            pids.append(pid)
+            self._own[pid] = _Child(_start_of(pid))
+
         order = Order("notify", json.dumps(request).encode(), _ENV, CHILD_S, self.settings.user)
         try:
-            result = await self._runner.run(order, self._started)
+            result = await self._runner.run(order, started)
         except (ScriptError, OSError) as error:
             return dict.fromkeys((t.key for t in targets), str(error) or "cannot be run")
-        self._own[result.pid] = time.monotonic() + _OWN_S
+        finally:
+            for pid in pids:
+                self._own[pid].until = time.monotonic() + _OWN_S
         answers = _parse_answers(result.output)
         answers = {t.key: answers.get(t.key, "the sender did not finish") for t in targets}
         failed = {key: reason for key, reason in answers.items() if reason}
         self.outcomes["sent"] += len(targets) - len(failed)
         return failed
-
-    def _started(self, pid: int, _freeze: object) -> None:
-        self._own[pid] = math.inf
 
     def _failed(self, target: str, reason: str) -> None:
         self.outcomes["failed"] += 1
@@ -231,6 +252,12 @@ class Notifier:
 
     def _targets(self) -> tuple[Target, ...]:
         return parse_targets(ROOTS.read(str(self.settings.urls_file), private=True))
+
+
+def _start_of(pid: int) -> int | None:
+    with suppress(OSError):
+        return read_stat(pid).start_ticks
+    return None
 
 
 def _label(settings: Notify, target: Target) -> str:

@@ -170,7 +170,7 @@ class Reactions:
 
     def _notify(self, event: Event, record: Record) -> None:
         if self.notifier is not None and event.actions.notify:
-            self.notifier.submit(record)
+            self.notifier.submit(record, event.start_boot_ns)
 
     def _run_scripts(self, event: Event, record: Record) -> None:
         if self.scripts is None:

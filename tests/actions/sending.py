@@ -45,4 +45,5 @@ class Sending:
 
 
 def of(**changes: Any) -> Submit:
-    return lambda notifier: notifier.submit(to_ecs(make_event(**changes), CONTEXT))
+    event = make_event(**changes)
+    return lambda notifier: notifier.submit(to_ecs(event, CONTEXT), event.start_boot_ns)

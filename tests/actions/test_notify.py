@@ -12,6 +12,7 @@ import pytest
 from aegis.actions import notify as notify_module
 from aegis.actions import runs
 from aegis.actions.notify import Notifier
+from aegis.actions.processes import TICK_NS
 from aegis.events.ecs import to_ecs
 from aegis.policy.model import Notify
 from tests.actions.hooks import CONTEXT
@@ -70,7 +71,7 @@ def test_a_million_events_are_a_few_notifications_and_one_digest(
 
     def flood(notifier: Notifier) -> None:
         for number in range(1_000_000):
-            notifier.submit(records[number % 4])
+            notifier.submit(records[number % 4], 0)
         assert notifier._digest is not None  # the window ends now, and not in an hour
         notifier._digest.cancel()
         notifier._send_digest()
@@ -276,12 +277,17 @@ def test_events_of_the_sender_itself_are_not_sent(sending: Sending, webhook: Web
         notifier = Notifier(Notify(**sending.settings), sending.told)
         of()(notifier)
         await notifier.drain()
-        [own] = notifier._own
-        of(pid=own)(notifier)
+        [(own, child)] = notifier._own.items()
+        assert child.start_ticks is not None
+        of(pid=own, start_boot_ns=child.start_ticks * TICK_NS + 1)(notifier)
+        await notifier.drain()
+        assert (len(webhook.received), notifier.outcomes["own"]) == (1, 1)
+        # Another process that was given its number a moment later is no child of ours.
+        of(pid=own, start_boot_ns=(child.start_ticks + 1) * TICK_NS)(notifier)
         await notifier.drain()
 
     asyncio.run(scenario())
-    assert len(webhook.received) == 1
+    assert len(webhook.received) == 2
 
 
 def test_a_reload_does_not_begin_a_new_window(sending: Sending, webhook: Webhook) -> None:
