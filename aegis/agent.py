@@ -154,7 +154,10 @@ class Agent:
         kernel, reactions = parts.kernel, parts.reactions
         told = (reactions.notice, parts.brokers, reactions.defects.happened)
         reactions.scripts = ScriptRunner(policy.settings, *told)
-        reactions.notifier = Notifier(policy.notify, *told)
+        notifier = reactions.notifier = Notifier(policy.notify, *told)
+        reactions.killer.is_ours = lambda event: (
+            notifier.is_own(event.pid, event.start_boot_ns) or parts.brokers.owns(event.pid)
+        )
         parts.facts = Facts(kernel, parts.naming, reactions, self._after_batch)
         parts.recorder = Recorder(
             kernel.sums(),

@@ -81,15 +81,17 @@ Executioner = Callable[[KillOrder], KillResult]
 class Killer:
     """Kills by *settings*, which may be replaced at any time; *outcomes* counts.
 
-    *executioner* does it, and has the right to. The kernel's own kills count against
-    the budget too. That the kernel has one as well is for when nobody reads its
-    events, or not in time.
+    *executioner* does it, and has the right to. *is_ours*: whether an event is of a
+    process of Aegis beside the agent. The kernel's own kills count against the budget
+    too. That the kernel has one as well is for when nobody reads its events, or not in
+    time.
     """
 
     def __init__(self, settings: Settings, executioner: Executioner | None = None) -> None:
         self.settings = settings
         self.executioner = executioner or Strike()
         self.outcomes: Counter[KillStatus] = Counter()
+        self.is_ours: Callable[[Event], bool] = lambda _: False
         self._budget = Budget(settings.kill_budget, BUDGET_S)
 
     def kill(self, event: Event) -> KillResult:
@@ -112,6 +114,9 @@ class Killer:
     def _kill(self, event: Event) -> KillResult:
         if event.kill is KillBy.HOOK:
             return KillResult(event.pid, KillStatus.KILLED, by=KillBy.HOOK)
+        # Whom the kernel has marked is dead, whoever it was.
+        if event.kill is KillBy.AGENT and self.is_ours(event):
+            return KillResult(event.pid, KillStatus.PROTECTED, "a helper of Aegis")
         result = self.executioner(self._order(event))
         ended = result.status is KillStatus.GONE or result.detail == _RECYCLED
         if event.kill is KillBy.TRACING and ended:

@@ -136,6 +136,10 @@ class Notifier:
         child = self._own.get(pid)
         return child is not None and child.start_ticks in (None, start_boot_ns // TICK_NS)
 
+    def note(self, pid: int) -> None:
+        """It is a child of ours, just started."""
+        self._own[pid] = _Child(_start_of(pid))
+
     def _budget(self, rule: str) -> Budget:
         known = self._by_rule.get(rule)
         if known is None:
@@ -229,7 +233,7 @@ class Notifier:
 
         def started(pid: int, _freeze: object) -> None:
             pids.append(pid)
-            self._own[pid] = _Child(_start_of(pid))
+            self.note(pid)
 
         order = Order("notify", json.dumps(request).encode(), _ENV, CHILD_S, self.settings.user)
         try:

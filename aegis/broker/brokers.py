@@ -58,6 +58,10 @@ class Brokers:
         except (BrokerError, ValueError) as error:
             return KillResult(order.pid, KillStatus.FAILED, f"the kill broker: {error}")
 
+    def owns(self, pid: int) -> bool:
+        """Whether it is one of them."""
+        return self._opener.owns(pid)
+
     def sever(self, held: Held, pids: Sequence[int]) -> bool:
         """As ``diag.destroy``."""
         answer = self._sever.ask(

@@ -50,6 +50,15 @@ class Starter:
             theirs.close()
         return ours
 
+    def owns(self, pid: int) -> bool:
+        """Whether it is this one or a child of it, which are brokers."""
+        from aegis.actions.processes import read_stat  # noqa: PLC0415 (the starter does without)
+
+        try:
+            return pid == self.pid or read_stat(pid).ppid == self.pid
+        except OSError:
+            return False
+
     def close(self) -> None:
         """It ends; brokers end once what they do is done."""
         self._socket.close()

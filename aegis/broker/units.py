@@ -6,19 +6,21 @@ import socket
 from pathlib import Path
 
 from aegis.errors import BrokerError
-from aegis.privileges import HOOKS
+from aegis.privileges import BROKERS, HOOKS
 from aegis.spawn import Program, spawn
 
 SOCKETS = Path("/run/aegis/brokers")
 _SYSTEMCTL = "/usr/bin/systemctl"
 _START_S = 5.0
+_PLACES = frozenset(f"/system.slice/aegis-{name}.service" for name in BROKERS if name != HOOKS)
 
 
 class Units:
     """*folder*: where their sockets are."""
 
-    def __init__(self, folder: Path = SOCKETS) -> None:
+    def __init__(self, folder: Path = SOCKETS, proc: Path = Path("/proc")) -> None:
         self._folder = folder
+        self._proc = proc
 
     def __call__(self, name: str, uid: int) -> socket.socket:
         """A connection to it; hooks have a unit for each user.
@@ -36,6 +38,17 @@ class Units:
             connection.close()
             raise BrokerError(f"{path}: {error.strerror}") from error
         return connection
+
+    def owns(self, pid: int) -> bool:
+        """Whether it is in the cgroup of one, where only PID 1 puts anybody.
+
+        Not of hooks, which connect to nothing: there are scripts, too.
+        """
+        try:
+            lines = (self._proc / str(pid) / "cgroup").read_text().splitlines()
+        except OSError:
+            return False
+        return any(line.removeprefix("0::") in _PLACES for line in lines)
 
     def close(self) -> None:
         """They are systemd's."""

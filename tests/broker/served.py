@@ -28,6 +28,9 @@ class Served:
         self.pids.append(pid)
         return ours
 
+    def owns(self, pid: int, /) -> bool:
+        return pid in self.pids
+
     def end(self, pid: int | None = None) -> None:
         """Kill *pid*, or the last one, and wait for its end."""
         number = self.pids[-1] if pid is None else pid

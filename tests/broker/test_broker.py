@@ -52,6 +52,9 @@ class Opening:
     def __call__(self, name: str, uid: int, /) -> socket.socket:
         return self._served(name, uid)
 
+    def owns(self, pid: int, /) -> bool:
+        return self._served.owns(pid)
+
     def close(self) -> None:
         """The fixture does."""
 
