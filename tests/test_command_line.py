@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from aegis.cli import events as cli_events
 from aegis.cli import main as cli
 from aegis.cli import run as cli_run
 
@@ -83,3 +84,15 @@ def test_check_of_a_file_needs_neither_root_nor_bpf(
     finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (finished.returncode, finished.stderr) == (code, "")
     assert said in finished.stdout
+
+
+def test_the_manual_names_every_option_of_events() -> None:
+    """What nobody reads of is not there."""
+    parser = argparse.ArgumentParser()
+    cli_events.add_parser(parser.add_subparsers())
+    [commands] = [a.choices for a in parser._actions if isinstance(a.choices, dict)]
+    options = {o for action in commands["events"]._actions for o in action.option_strings}
+    manual = (ROOT / "man/aegis.8").read_text()
+    synopsis = manual.partition(".Cm events\n")[2].partition("\n.Nm\n")[0]
+    named = {f"-{word.split()[2]}" for word in synopsis.splitlines()}
+    assert {o for o in options if o not in ("-h", "--help", "--follow")} == named
