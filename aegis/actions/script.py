@@ -12,6 +12,7 @@ from typing import Any
 
 from aegis.actions.defects import OnDefect, raise_it
 from aegis.actions.notice import Tell
+from aegis.actions.refusals import Refusals
 from aegis.actions.runs import Order, Runner, Runs
 from aegis.actions.script_file import find_script, list_scripts, open_script
 from aegis.actions.script_job import ScriptResult
@@ -54,6 +55,8 @@ class ScriptRunner:
         self.started = 0
         self.dropped = 0
         self._tell = tell
+        self._refusals = Refusals(tell, DIGEST_S)
+        self._listed = -1  # scripts there were when last looked; -1: nobody did
         self._waiting: deque[_Job] = deque()
         self._running: dict[asyncio.Task[None], _Job] = {}
         self._places = Places(settings.script_jobs)
@@ -68,7 +71,14 @@ class ScriptRunner:
 
         *record* is what they get on stdin. Never waits, never raises for a script.
         """
+        names = None if names is None else tuple(names)
+        wanted = self._listed if names is None else len(names)
+        if wanted >= 0 and len(self._waiting) >= self.settings.script_queue:
+            self._drop(wanted)  # a flood is not worth a look at the directories for each event
+            return
         paths = self._paths(names, record["event"]["id"])
+        if names is None:
+            self._listed = len(paths)
         if not paths:
             return
         text = to_json_line(record).encode() + b"\n"
@@ -96,6 +106,7 @@ class ScriptRunner:
         self._drop(len(self._waiting))
         self._waiting.clear()
         self._tell_dropped()
+        self._refusals.end()
         for task in self._running:
             task.cancel()
         await self.drain()
@@ -196,8 +207,8 @@ class ScriptRunner:
                 self._on_defect(error)
 
     def _refused(self, reason: str, event_id: str) -> None:
-        fields = {"event": {"outcome": "failure"}, "aegis": {"event_id": event_id}}
-        self._count("script-refused", f"script not run: {reason}", fields)
+        self.outcomes["script-refused"] += 1
+        self._refusals.happened(reason, event_id)
 
     def _finished(self, job: _Job, result: ScriptResult) -> None:
         self._tell_cageless(result.uncaged)
