@@ -72,6 +72,7 @@ class Line(Link):
     def __init__(self, name: str, uid: int, opener: Opener, tell: Tell) -> None:
         super().__init__(name, uid, opener, tell)
         self._answered = False  # by the broker at the other end
+        self._hung = False  # the last one was there, and did not answer
 
     def drop(self) -> None:
         super().drop()
@@ -87,10 +88,13 @@ class Line(Link):
             try:
                 wire = self.open()
                 wire.send(message)
-                answer, fds = wire.wait(ANSWER_S if self._answered else FIRST_S)
-                self._answered = True
+                starts = not self._answered and not self._hung
+                answer, fds = wire.wait(FIRST_S if starts else ANSWER_S)
+                self._answered, self._hung = True, False
             except BrokerError as error:
                 lost = self._wire is not None and not self._wire.is_open()
+                # What holds one up holds up who comes next, too: not as if it had yet to start.
+                self._hung = self._hung or (self._wire is not None and not lost)
                 self.drop()
                 if lost and not fresh:
                     continue
