@@ -197,6 +197,7 @@ class Agent:
             parts.reactions.handle,
             parts.reactions.notice,
             parts.brokers.sever,
+            on_defect=parts.reactions.defects.happened,
         )
         parts.existing = existing.tally
         await existing.sweep(facts.flush)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
+from aegis.actions.defects import OnDefect, raise_it
 from aegis.actions.notice import Tell
 from aegis.actions.processes import ancestors
 from aegis.bpf import diag
@@ -54,6 +55,7 @@ class Existing:
     tell: Tell
     destroy: Destroy = diag.destroy
     tally: Tally = field(default_factory=Tally)
+    on_defect: OnDefect = raise_it
 
     async def sweep(self, after_turn: Callable[[], None]) -> None:
         """Judge every socket that a governed process holds; verdicts must be in force."""
@@ -61,7 +63,7 @@ class Existing:
             self._login = ancestors()
             self._missed: list[tuple[Held, list[Judged]]] = []
             for number, holders in enumerate(_by_socket(held_sockets(self.loaded)), 1):
-                self._check(holders)
+                self._check_contained(holders)
                 if number % _TURN == 0:
                     after_turn()
                     await asyncio.sleep(0)
@@ -72,6 +74,15 @@ class Existing:
             self.tally.failed += 1
         self.tally.done = True
         self._tell_end()
+
+    def _check_contained(self, holders: list[Held]) -> None:
+        try:
+            self._check(holders)
+        except AegisError:
+            raise
+        except Exception as error:  # else one socket would cost the agent, at each start
+            self.tally.failed += 1
+            self.on_defect(error)
 
     def _check(self, holders: list[Held]) -> None:
         self.tally.sockets += 1

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is never cut, whatever a policy says; for the real thing see tests/kernel."""
 
+import asyncio
 import os
 import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from aegis import existing
 from aegis._bpf import lib
+from aegis.actions.defects import Defects
 from aegis.bpf.diag import destroy
 from aegis.bpf.existing import Held, Judged
 from aegis.errors import KernelError
 from aegis.existing import why_spared
-from aegis.policy.model import Direction
+from aegis.policy.model import Direction, Settings
+from tests.actions.told import Told
 
 LOOPBACK = bytes(10) + b"\xff\xff\x7f\0\0\1"
 SO_COOKIE = 57
@@ -66,6 +70,30 @@ def test_one_spared_holder_is_enough() -> None:
     assert why_spared([judged(), judged(tgid=1)], LOGIN) == "init"
     assert why_spared([judged(), judged(tgid=77, blocked=False)], LOGIN) == "shared"
     assert why_spared([judged(), judged(tgid=77)], LOGIN) == ""
+
+
+def test_a_socket_nobody_can_judge_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor the agent: it would find it again at each start."""
+
+    def judge(_: object, holders: list[Held]) -> list[Judged]:
+        checked.append(holders[0].cookie)
+        if holders[0].cookie == 2:
+            raise KeyError("a defect")
+        return []
+
+    checked: list[int] = []
+    sockets = [held(cookie=cookie) for cookie in (1, 2, 3)]
+    monkeypatch.setattr(existing, "held_sockets", lambda _: sockets)
+    monkeypatch.setattr(existing, "judge", judge)
+    told, nothing = Told(), cast("Any", None)
+    defects = Defects(told)
+    sweep = existing.Existing(
+        nothing, Settings(), nothing, nothing, told, on_defect=defects.happened
+    )
+    asyncio.run(sweep.sweep(lambda: None))
+    assert checked == [1, 2, 3] and sweep.tally.done
+    assert (defects.count, sweep.tally.failed) == (1, 1)
+    assert told.kinds() == ["reaction-failed", "existing-checked"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
