@@ -27,17 +27,19 @@ class Shape:
     extra: str = ""  # rules of other programs
 
 
-def write_policy(folder: Path, timed: list[Path], shape: Shape) -> Path:
+def write_policy(folder: Path, timed: list[Path], by_user: Path, shape: Shape) -> Path:
     """Write a policy of *shape* in which the programs *timed* may go to port OPEN anywhere.
 
     Their rules have as many prefixes as the others', and the address they go to is in one.
+    So has *by_user*, whose rule names a user: the kernel keeps none of its answers.
     """
     text = f'[global]\nmode = "enforce"\nkill_budget = 1000000\n{shape.settings}\n{shape.extra}\n'
-    for path in timed:
+    for path in [*timed, by_user]:
         mine = ['"198.51.100.0/24:8086"', '"10.0.0.0/8:1-65535"', *_prefixes(0xFFFF, shape)]
         remotes = ", ".join(mine[: max(2, shape.entries_each)])
-        text += _TIMED.format(path=path, remotes=remotes, keys=shape.keys)
-    for number in range(shape.rules - len(timed)):
+        keys = f'{shape.keys}\nuser = "root"' if path == by_user else shape.keys
+        text += _TIMED.format(path=path, remotes=remotes, keys=keys)
+    for number in range(shape.rules - len(timed) - 1):
         listed = ", ".join(_prefixes(number, shape))
         text += f'[[app]]\npath = "/nonexistent/p{number}"\nremotes = [{listed}]\n'
     policy = folder / "aegis.toml"

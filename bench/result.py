@@ -32,6 +32,7 @@ class Row:
     samples: int
     goal: Goal | None = None
     note: str = ""
+    bar: str = ""  # whose it is in the chart of what is compared; "": not in it
 
     @property
     def is_met(self) -> bool | None:
@@ -47,6 +48,7 @@ class Chart:
     unit: str
     steps: list[str]
     lines: dict[str, list[float]]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,11 @@ def row(
     unit: str = "",
     goal: Goal | None = None,
     note: str = "",
+    bar: str = "",
 ) -> Row:
     """The row that *samples* make."""
     low, median, high = quartiles(samples)
-    return Row(what, against, unit, median, low, high, len(samples), goal, note)
+    return Row(what, against, unit, median, low, high, len(samples), goal, note, bar)
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float, float]:

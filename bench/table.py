@@ -71,6 +71,9 @@ def markdown(result: Result) -> Iterator[str]:
         yield "|---" * (len(chart.steps) + 1) + "|"
         for name, values in chart.lines.items():
             yield f"| {name} | " + " | ".join(f"{value:,.1f}" for value in values) + " |"
+        if chart.note:
+            yield ""
+            yield f"{chart.note}."
     for unable in result.unable:
         yield ""
         yield f"Could not run here: {unable.what}: {unable.why}"

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +35,14 @@ class Size:
 
 
 class Place:
-    """A cgroup and a network of its own."""
+    """A cgroup and a network of its own; *outside* is a cgroup that stays ungoverned."""
 
     def __init__(self, world: "World", stack: ExitStack) -> None:
         self.world = world
         self.cgroup = stack.enter_context(ScratchCgroup())
         self.network = stack.enter_context(contextlib.closing(Network()))
         self.programs = stack.enter_context(contextlib.closing(Programs(self.cgroup, self.network)))
+        self._outside = stack.enter_context(ScratchCgroup())
         self._stack = stack
         self._agent: Agent | None = None
 
@@ -50,16 +51,20 @@ class Place:
         assert self._agent is not None
         return self._agent
 
-    def loop(self, cpu: int = 0) -> Talk:
-        """The timed loops, as a process that waits for commands; on one CPU, -1: any."""
-        return Talk(self.programs.start(self.world.loop, str(cpu)))
+    def loop(self, cpu: int = 0, *, program: Path | None = None, outside: bool = False) -> Talk:
+        """The timed loops, as a process that waits for commands; on one CPU, -1: any.
 
-    def govern(self, shape: Shape) -> Agent:
+        *program*: ``world.by_user``, of which nothing is recalled.
+        """
+        programs = self._programs(self.network, outside=True) if outside else self.programs
+        return Talk(programs.start(program or self.world.loop, str(cpu)))
+
+    def govern(self, shape: Shape, wrapper: Sequence[str] = ()) -> Agent:
         """Start an agent for this cgroup, with a policy of *shape*."""
         folder = self.world.workshop.new_folder()
         timed = [self.world.loop, self.world.late, self.world.peer]
-        policy = write_policy(folder, timed, shape)
-        agent = Agent(policy, self.cgroup.path, folder)
+        policy = write_policy(folder, timed, self.world.by_user, shape)
+        agent = Agent(policy, self.cgroup.path, folder, wrapper=wrapper)
         self._stack.callback(agent.close)
         agent.start()
         self._agent = agent
@@ -90,10 +95,15 @@ class Place:
             far.call(subprocess.run, ["ip", *words], check=True)
         return far
 
-    def serve(self, network: Network, *argv: str | Path, ready: str = "") -> None:
+    def _programs(self, network: Network, *, outside: bool) -> Programs:
+        cgroup = self._outside if outside else self.cgroup
+        return self._stack.enter_context(contextlib.closing(Programs(cgroup, network)))
+
+    def serve(
+        self, network: Network, *argv: str | Path, ready: str = "", outside: bool = False
+    ) -> None:
         """Run a server in *network*, in this cgroup, until the end."""
-        there = self._stack.enter_context(contextlib.closing(Programs(self.cgroup, network)))
-        process = there.start(*argv)
+        process = self._programs(network, outside=outside).start(*argv)
         assert process.stdout is not None
         assert not ready or process.stdout.readline().strip() == ready
 
@@ -110,6 +120,7 @@ class World:
             self.workshop.compile(f"bench-{name}", HERE / f"{name}.c")
             for name in ("loop", "peer", "late")
         )
+        self.by_user = self.workshop.compile("bench-by-user", HERE / "loop.c")
 
     @contextmanager
     def places(self, *names: str) -> Iterator[dict[str, Place]]:

@@ -5,7 +5,8 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from bench.cases.udp_connect import turn
+from aegis.config.limits import APPS
+from bench.cases.udp_connect import decided, turn
 from bench.interleave import differences, interleave
 from bench.policies import FAR, OPEN, Shape
 from bench.result import Chart, Finding
@@ -25,14 +26,23 @@ def measure(world: World) -> Iterator[Finding]:
 def _rules(world: World) -> Chart:
     count, rounds = world.size.of(10000, 50), world.size.of(60)
     shapes = dict(list(_RULES.items())[: world.size.of(len(_RULES), 2)])
+    once, again = ({name: f"{name}{end}" for name in shapes} for end in ("", " decided"))
     with world.places("empty", *shapes) as places:
         places["empty"].empty()
         for name, (rules, each) in shapes.items():
             places[name].govern(Shape(rules=rules, entries_each=each))
         turns = {name: turn(place, OPEN, count) for name, place in places.items()}
+        turns |= {again[name]: decided(places[name], count) for name in shapes}
         found = interleave(turns, rounds, warm=3)
-    medians = [statistics.median(differences(found, name, "empty")) for name in shapes]
-    return Chart("Added to a connect()", "rules, entries", "ns", list(shapes), {"Aegis": medians})
+    lines = {
+        what: [statistics.median(differences(found, name, "empty")) for name in names.values()]
+        for what, names in (("recalled", once), ("decided each time", again))
+    }
+    return Chart(
+        "Added to a connect()", "rules, entries", "ns", list(shapes), lines,
+        f"There are no more than {APPS:,} rules: a policy with more is refused. What grows to "
+        "65,536 are entries: prefixes with their ports",
+    )  # fmt: skip
 
 
 def _threads(world: World) -> Chart:
