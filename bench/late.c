@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATIENCE_MS 5000
+#define PATIENCE_MS 120000	/* before it is called hung */
 #define PAUSE_US 5000
 
 extern char **environ;

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.cases.tcp_connect import take_turns
+from bench.cases.tcp_connect import WHAT, take_turns
 from bench.interleave import interleave, ratios
 from bench.policies import Shape
 from bench.result import Finding, Unable, row
 from bench.world import World
 from tests.kernel.network import Network
+from tests.pace import HUNG_S
 
 NAME = "opensnitch"
 
 _HERE = Path(__file__).resolve().parent.parent
 PACKAGE = _HERE.parent / "build" / "bench" / "opensnitch"  # unpacked by ./dev bench
-_PATIENCE = 10.0  # seconds until its rules are there
 
 
 class _DidNotStart(Exception):
@@ -45,10 +45,10 @@ def measure(world: World) -> Iterator[Finding]:
         [PACKAGE / "usr/bin/opensnitchd", "-version"], capture_output=True, text=True, check=True
     ).stdout.strip()
     asking = f"OpenSnitch {version}, everything allowed"
-    for name, who in (("opensnitch", asking), ("aegis", "Aegis")):
+    for name, who, bar in (("opensnitch", asking, "OpenSnitch"), ("aegis", "Aegis", "")):
         yield row(
-            f"TCP connect+close over veth with {who}: time",
-            ratios(found, name, "plain"), against="plain",
+            f"{WHAT}, {who}: throughput",
+            ratios(found, "plain", name), against="plain", bar=bar,
         )  # fmt: skip
         yield row(f"the same, {who}", found[name], unit="ns")
     yield row("the same, plain", found["plain"], unit="ns")
@@ -59,7 +59,7 @@ def _govern(network: Network) -> Iterator[Network]:
     """Have OpenSnitch decide for *network*."""
     process = network.call(_start)
     try:
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + HUNG_S
         while _asked(network) < 0:
             if process.poll() is not None or time.monotonic() > end:
                 process.kill()
