@@ -6,7 +6,8 @@
  *   udp ADDRESS PORT COUNT SPREAD   ns of one connect() of a UDP socket, to SPREAD ports in turn
  *   send ADDRESS PORT COUNT         ns of one sendto() of an unconnected one
  *   tcp ADDRESS PORT COUNT          ns of a connect() and close(): mean, median, 99th percentile
- *   spawn PROGRAM COUNT             ns of a vfork(), exec and wait
+ *   fork PROGRAM COUNT              ns of a fork(), exec and wait
+ *   vfork PROGRAM COUNT             the same without a copy of us, by posix_spawn()
  *   threads ADDRESS PORT COUNT N    N threads, COUNT UDP connects each, in turn to PORT and
  *                                   PORT + 1: ns in all, then how many were allowed to the one,
  *                                   refused to the other, and neither
@@ -126,19 +127,32 @@ static void tcp(struct sockaddr_in to, long count)
 	printf("%.1f %ld %ld\n", (double)all / count, took[count / 2], took[count * 99 / 100]);
 }
 
-static void spawn(char *program, long count)
+static pid_t start(char *program, int copied)
 {
 	char *argv[] = { program, NULL };
+	pid_t child;
+
+	if (!copied)
+		return posix_spawn(&child, program, NULL, NULL, argv, environ) ? -1 : child;
+	child = fork();
+	if (child)
+		return child;
+	execve(program, argv, environ);
+	_exit(127);
+}
+
+static void spawn(char *program, long count, int copied)
+{
 	long begun;
 
 	set_first(1);			/* and the children */
 	begun = now_ns();
 	for (long i = 0; i < count; i++) {
-		pid_t child;
+		pid_t child = start(program, copied);
+		int status;
 
-		if (posix_spawn(&child, program, NULL, NULL, argv, environ))
+		if (child < 0 || waitpid(child, &status, 0) != child || status)
 			exit(2);
-		waitpid(child, NULL, 0);
 	}
 	begun = now_ns() - begun;
 	set_first(0);
@@ -198,8 +212,8 @@ static void obey(char *line)
 	int words = sscanf(line, "%15s %255s %ld %ld %ld", what, where, &number[0], &number[1],
 			   &number[2]);
 
-	if (words == 3 && !strcmp(what, "spawn"))
-		spawn(where, number[0]);
+	if (words == 3 && (!strcmp(what, "fork") || !strcmp(what, "vfork")))
+		spawn(where, number[0], what[0] == 'f');
 	else if (words == 5 && !strcmp(what, "udp") && number[2] > 0)
 		udp(target(where, number[0]), number[1], number[2]);
 	else if (words == 4 && !strcmp(what, "send"))
