@@ -2,14 +2,16 @@
 /*
  * How long after a connect() something happens, ns, one line for each of COUNT times:
  *
- *   late log FILE ADDRESS PORT COUNT      until FILE has a line more: UDP, ports from PORT on
- *   late script FILE ADDRESS PORT COUNT   until the time that a script wrote there
- *   late start FILE PROGRAM COUNT         the same of PROGRAM started by us: the script's own start
+ *   late log FILE ADDRESS PORT COUNT      until FILE has a line more: TCP, ports from PORT on
+ *   late script FILE ADDRESS PORT COUNT PROGRAM
+ *                                         until the time that a script wrote there; and in turn
+ *                                         the same of PROGRAM started by us: its own start
  *   late kill ADDRESS PORT COUNT          until a child is dead; and how often it counted after
  *                                         its TCP connect()
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
@@ -76,36 +78,72 @@ static void start(char *program)
 	waitpid(child, NULL, 0);
 }
 
-static int until_written(char **argv, int number)
-{
-	int watch = inotify_init1(0), fd = open(argv[2], O_RDONLY), count, port = 0;
-	int by_clock = !strcmp(argv[1], "log"), connects = number == 6;
+struct file {
+	int fd, watch;
+};
 
-	count = atoi(argv[number - 1]);
-	if (connects)
-		port = atoi(argv[4]);
-	if (fd < 0 || inotify_add_watch(watch, argv[2], IN_MODIFY) < 0)
-		return 2;
-	lseek(fd, 0, SEEK_END);
+static struct file follow(const char *path)
+{
+	struct file file = { .fd = open(path, O_RDONLY), .watch = inotify_init1(0) };
+
+	if (file.fd < 0 || inotify_add_watch(file.watch, path, IN_MODIFY) < 0)
+		exit(2);
+	lseek(file.fd, 0, SEEK_END);
+	return file;
+}
+
+/* TCP: of a UDP connect(), which sends nothing, no script is told. */
+static void be_refused(struct sockaddr_in to)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (!connect(fd, (void *)&to, sizeof(to)) || errno != EPERM)
+		exit(3);
+	close(fd);
+}
+
+static int until_logged(struct file file, const char *address, int port, int count)
+{
 	for (int i = 0; i < count; i++) {
-		int sock = socket(AF_INET, SOCK_DGRAM, 0);
-		struct sockaddr_in to = target(connects ? argv[3] : "0.0.0.0", port + i);
+		struct sockaddr_in to = target(address, port + i);
+		char wanted[16];
 		long begun = now_ns();
-		char *line, wanted[16] = "";
 
 		/* An earlier one's line may come late: it is not this one's. */
-		if (by_clock)
-			snprintf(wanted, sizeof(wanted), "%d", port + i);
-		if (connects)
-			sendto(sock, "x", 1, 0, (void *)&to, sizeof(to));
-		else
-			start(argv[3]);
-		line = next_line(watch, fd, wanted);
-		if (!*line)
+		snprintf(wanted, sizeof(wanted), "%d", port + i);
+		be_refused(to);
+		if (!*next_line(file.watch, file.fd, wanted))
 			return 1;
-		printf("%ld\n", (by_clock ? now_ns() : atol(line)) - begun);
-		close(sock);
+		printf("%ld\n", now_ns() - begun);
 		usleep(PAUSE_US);
+	}
+	return 0;
+}
+
+/* The line is the time at which it was written; 0: there was none. */
+static long written(struct file file)
+{
+	char *line = next_line(file.watch, file.fd, "");
+
+	usleep(PAUSE_US);
+	return atol(line);
+}
+
+static int until_started(struct file file, const char *address, int port, int count,
+			 char *program)
+{
+	for (int i = 0; i < count; i++) {
+		struct sockaddr_in to = target(address, port + i);
+		long begun = now_ns(), late, own;
+
+		be_refused(to);
+		late = written(file) - begun;
+		begun = now_ns();
+		start(program);
+		own = written(file) - begun;
+		if (late < 0 || own < 0)
+			return 1;
+		printf("%ld %ld\n", late, own);
 	}
 	return 0;
 }
@@ -145,10 +183,11 @@ static int until_dead(struct sockaddr_in to, int count)
 
 int main(int argc, char **argv)
 {
-	if (argc == 6 && (!strcmp(argv[1], "log") || !strcmp(argv[1], "script")))
-		return until_written(argv, argc);
-	if (argc == 5 && !strcmp(argv[1], "start"))
-		return until_written(argv, argc);
+	if (argc == 6 && !strcmp(argv[1], "log"))
+		return until_logged(follow(argv[2]), argv[3], atoi(argv[4]), atoi(argv[5]));
+	if (argc == 7 && !strcmp(argv[1], "script"))
+		return until_started(follow(argv[2]), argv[3], atoi(argv[4]), atoi(argv[5]),
+				     argv[6]);
 	if (argc == 5 && !strcmp(argv[1], "kill"))
 		return until_dead(target(argv[2], atoi(argv[3])), atoi(argv[4]));
 	return 2;
