@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+NO_PROGRAM = "no program"  # the line of a chart that is not ours
+
 
 @dataclass(frozen=True)
 class Goal:

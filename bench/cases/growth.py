@@ -5,16 +5,16 @@ import statistics
 import time
 from collections.abc import Iterator
 
-from aegis.config.limits import APPS
+from aegis.config.limits import APPS, ENTRIES
 from bench.cases.udp_connect import decided, turn
 from bench.interleave import differences, interleave
 from bench.policies import FAR, OPEN, Shape
-from bench.result import Chart, Finding
+from bench.result import NO_PROGRAM, Chart, Finding
 from bench.world import World
 
 NAME = "growth"
 
-_RULES = {"16": (16, 1), "256": (256, 1), "4,096": (4096, 1), "4,096 with 65,536": (4096, 16)}
+_RULES = {"16": (16, 1), "256": (256, 1), "4,096": (4096, 1), "65,536 entries": (4096, 16)}
 
 
 def measure(world: World) -> Iterator[Finding]:
@@ -39,9 +39,10 @@ def _rules(world: World) -> Chart:
         for what, names in (("recalled", once), ("decided each time", again))
     }
     return Chart(
-        "Added to a connect()", "rules, entries", "ns", list(shapes), lines,
-        f"There are no more than {APPS:,} rules: a policy with more is refused. What grows to "
-        "65,536 are entries: prefixes with their ports",
+        "Added to a connect()", "rules", "ns", list(shapes), lines,
+        f"It ends at {APPS:,} rules since a policy with more is refused. What there may be "
+        f"{ENTRIES:,} of are entries, prefixes with their ports; in the last column those rules "
+        "have as many",
     )  # fmt: skip
 
 
@@ -49,10 +50,10 @@ def _threads(world: World) -> Chart:
     """Of all threads together, on all CPUs."""
     total, rounds = world.size.of(400_000, 6400), world.size.of(8)
     steps = (1, 8, 64)
-    lines: dict[str, list[float]] = {"no program": [], "Aegis": []}
+    lines: dict[str, list[float]] = {NO_PROGRAM: [], "Aegis": []}
     with world.places("plain", "aegis") as places:
         places["aegis"].govern(Shape())
-        loops = {"no program": places["plain"].loop(-1), "Aegis": places["aegis"].loop(-1)}
+        loops = {NO_PROGRAM: places["plain"].loop(-1), "Aegis": places["aegis"].loop(-1)}
         for number in steps:
             order = f"threads {FAR} {OPEN} {total // number} {number}"
             turns = {
