@@ -90,8 +90,11 @@ def render(path: str, *more: str) -> int:
     """Put the tables of a result into the page, and its charts beside it."""
     result = Result.from_json(Path(path).read_text())
     page = Path(more[0]) if more else PAGE
-    before, _, rest = page.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
+    before, begin, rest = page.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        print(f"bench: {page} has no place for the figures", file=sys.stderr)
+        return 1
     page.write_text(before + _BEGIN + "\n".join(markdown(result)) + "\n" + _END + after)
     (page.with_suffix(".svg") if more else CHART).write_text(svg(result))
     return 0

@@ -27,8 +27,13 @@ def test_benchmark_runs(name: str, world: World) -> None:
     result = Result({"kernel": "any"})
     for finding in CATALOGUE[name](world):
         result.add(name, finding)
-    assert result.rows or result.charts or name == "peers"
-    assert not result.unable or name == "peers", result.unable
+    unable = {each.what: each.why for each in result.unable}
+    if name == "peers":  # not every kernel lets them run, but each is spoken of
+        assert "picosnitch" in unable
+        assert result.rows or unable["bpftrace"] != "not installed"
+    else:
+        assert result.rows or result.charts
+        assert not unable
     told = Result.from_json(result.to_json())
     assert told == result
     rows = [row for rows in told.rows.values() for row in rows]
