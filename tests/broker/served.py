@@ -5,6 +5,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 
+from aegis import names
 from aegis.broker.serve import serve_forked
 
 
@@ -21,6 +22,8 @@ class Served:
         if not pid:
             try:
                 ours.close()
+                # Whoever starts brokers has no threads; ours are not there any more in the child.
+                names._POOL = names._Pool()
                 serve_forked(name, theirs, self.said.append)
             finally:
                 os._exit(0)
