@@ -12,11 +12,13 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aegis import lockout
+from aegis import last_good, lockout
 from aegis.errors import AegisError, ControlError
 from aegis.events.history import HISTORY_PATH
+from aegis.last_good import LastGoodError
 from aegis.parts import Parts
 from aegis.policy.model import Mode, Policy, Where
+from aegis.policy.tables import Tables
 from aegis.reloading import Reloading, read_policy
 from aegis.tasks import Tasks
 
@@ -99,9 +101,7 @@ class Confirming:
             await self._reloading.put_in_force(policy)
             self._note.remove()
         elif not kernel.generation:
-            settings = replace(policy.settings, mode=Mode.OBSERVE)
-            await self._reloading.put_in_force(replace(policy, settings=settings))
-            self._hold("was tried and not confirmed: it is in force in observe mode")
+            await self._begin_anew(policy)
         elif trial is not None and not trial.is_over:
             self._reloading.adopt(policy)
             self._tasks.spawn(self._watch())
@@ -109,6 +109,32 @@ class Confirming:
             await asyncio.to_thread(kernel.take_back)
             self._reloading.adopt(policy, known=False)
             self._hold("was tried and not confirmed: the one before it stays in force")
+
+    async def _begin_anew(self, policy: Policy) -> None:
+        """*policy* was not confirmed, and these tables are new: after a boot, or beside another
+
+        layout's, whose programs enforce the policy before until ours are attached.
+        """
+        try:
+            tables = await asyncio.to_thread(self._read_last_good)
+        except LastGoodError as error:
+            settings = replace(policy.settings, mode=Mode.OBSERVE)
+            await self._reloading.put_in_force(replace(policy, settings=settings))
+            self._hold(f"was tried and not confirmed: it is in force in observe mode: {error}")
+            return
+        kernel = self._parts.kernel
+        self._parts.naming.add_tables(kernel.next_generation, tables)
+        await asyncio.to_thread(kernel.apply, tables)
+        self._reloading.adopt(policy, known=False)
+        self._hold("was tried and not confirmed: the one before it, the last good, is in force")
+
+    def _read_last_good(self) -> Tables:
+        """With what the command line says instead."""
+        options = self._parts.options
+        if options.last_good is None:
+            raise LastGoodError("no last good policy is kept")
+        tables = last_good.read(options.last_good).tables
+        return tables if options.mode is None else replace(tables, mode=options.mode)
 
     async def warn(self) -> None:
         """An agent must start whatever runs beside it; what its first policy cuts is said."""

@@ -42,6 +42,7 @@ class Resolving:
         for name, addresses in names.items():
             self._book.update(name, addresses, now() - age)
         self._book.expire(now())
+        self._resolution = self._book.resolution()
 
     async def start(self, policy: Policy) -> Resolution:
         """Return what the names of *policy* mean; addresses known before are kept."""
