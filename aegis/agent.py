@@ -53,12 +53,17 @@ class Agent:
         self._proving = Proving(parts, self._reloading.lock, view.flush)
         self._guarding = Guarding(parts, self._reloading, view.flush)
         self._requests = Requests(
-            parts, self._reloading, self._confirming, self._health, stop=self._stopping.set
+            parts, self._reloading, self._confirming, self._health, stop=self._stop_for_good
         )
         self._metrics = MetricsFile(
             parts.kernel.measure, self._requests.status, parts.reactions.notice
         )
         self._server: asyncio.Server | None = None
+        self.is_unloaded = False  # asked to end by who unloads
+
+    def _stop_for_good(self) -> None:
+        self.is_unloaded = True
+        self._stopping.set()
 
     def _health(self) -> Mapping[str, Any]:
         proven, guarded = self._proving.status(), self._guarding.status()

@@ -17,7 +17,10 @@ from aegis.reloading import Reloading
 
 
 class Requests:
-    """*health*: what is wrong, and what was proven; *stop* is called when the agent is to end."""
+    """*health*: what is wrong, and what was proven; *stop* is called when the agent is to end
+
+    and nobody is to start it anew, since all is unloaded.
+    """
 
     def __init__(
         self,

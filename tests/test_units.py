@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aegis.broker.units import SOCKETS
+from aegis.cli.running import UNLOADED
 from aegis.off import OFF_FILE
 from aegis.privileges import BROKERS, HOOKS
 from tests.kernel.settings import REQUIRED
@@ -59,6 +60,15 @@ def test_what_is_started_anew_asks_each_time_whether_it_may() -> None:
         if "Restart=always" in text:
             assert f"ConditionPathExists=!{OFF_FILE}\n" in text
             assert f"ExecCondition=/usr/bin/test ! -e {OFF_FILE}\n" in text
+
+
+def test_who_was_unloaded_is_not_started_anew() -> None:
+    """Nor has it failed: of all ends only the one by ``aegis unload``."""
+    lines = (DEBIAN / "aegis.service").read_text().splitlines()
+    assert "Restart=always" in lines
+    for key in ("RestartPreventExitStatus", "SuccessExitStatus"):
+        assert [line for line in lines if line.startswith(f"{key}=")] == [f"{key}={UNLOADED}"]
+    assert UNLOADED not in (0, 1, 2)  # done, failed, usage
 
 
 @pytest.mark.usefixtures("analyze")

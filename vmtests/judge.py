@@ -131,7 +131,8 @@ GUARD: dict[str, dict[str, Check]] = {
         "pins": is_(False),
     },
     "the_way_out": {
-        "started again": is_(True), "lost": is_(True), "status": refused_as("tamper_guard"),
+        "stays unloaded": is_(True), "start": fine, "started again": is_(True),
+        "lost": is_(True), "status": refused_as("tamper_guard"),
         "unload": refused_as("start aegis-unload"), "a unit of another name": fails,
         "pins then": is_(True), "start aegis-unload": fine, "pins": is_(False), "got": is_("open"),
     },

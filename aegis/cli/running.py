@@ -13,9 +13,12 @@ from aegis.last_good import LAST_GOOD_PATH
 from aegis.parts import Options
 from aegis.tasks import stay_awake
 
+# What the unit says of it is tested: systemd starts anew whatever ended otherwise.
+UNLOADED = 3
+
 
 def run_agent(args: argparse.Namespace, kernel: Kernel, opener: Opener) -> int:
-    """Until it is stopped; return the exit code.
+    """Until it is stopped; return the exit code: ``UNLOADED`` when `aegis unload` asked it to end.
 
     :raises AegisError: when it cannot start
     """
@@ -24,17 +27,19 @@ def run_agent(args: argparse.Namespace, kernel: Kernel, opener: Opener) -> int:
     options = Options(args.config, kernel.cgroup, args.mode, args.log, args.history, kept)
     with asyncio.Runner() as runner:  # without a loop there is no coroutine left over
         try:
-            runner.run(_run(options, output, opener, kernel))
+            agent = runner.run(_run(options, output, opener, kernel))
         finally:
             output.close()
     if args.unload_on_exit:
         for pins in all_pins(kernel.instance):
             pins.remove()
-    return 0
+    return UNLOADED if agent.is_unloaded else 0
 
 
-async def _run(options: Options, output: Output, opener: Opener, kernel: Kernel) -> None:
+async def _run(options: Options, output: Output, opener: Opener, kernel: Kernel) -> Agent:
+    """The agent, once it has ended."""
     stay_awake()
     agent = Agent(options, output.say, output, opener, kernel)
     output.tell = agent.notice
     await agent.run()
+    return agent

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from aegis.cli import unload
+from aegis.cli.running import UNLOADED
 from aegis.errors import ControlError
 from tests.kernel.agent import Agent, field
 from tests.kernel.cgroup import ScratchCgroup
@@ -284,7 +285,7 @@ def test_unload_ends_it_while_the_agent_runs(
     finished = agent.command("unload")
     assert finished.returncode == 0, finished.stderr
     assert_nothing_is_left(agent, talk, scratch)
-    agent.stop()
+    assert agent.stop() == UNLOADED  # for systemd: not to be started anew
 
 
 def test_unload_ends_it_while_the_agent_hangs(

@@ -5,10 +5,11 @@ import errno
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tour import LOG, knock, main_pid, run, until
+from tour import LOG, knock, main_pid, run, state, until
 
 PIN = Path("/sys/fs/bpf/aegis/root")
 OFF = Path("/etc/aegis/off")
@@ -119,10 +120,17 @@ def lost() -> bool:
     return gone and tried(lambda: pin().chmod(0o600)) == "EPERM"
 
 
+def stays_unloaded() -> bool:
+    """The agent ended when it was asked to, and is neither started anew nor failed."""
+    time.sleep(15)  # RestartSec, three times
+    return state() == "inactive" and not PIN.exists()
+
+
 def the_way_out() -> dict[str, object]:
     """After a crash, without an agent: only what PID 1 starts in a unit of ours may unload."""
-    # It ended, which for systemd is reason enough to start it again.
-    told: dict[str, object] = {"started again": again("0"), "lost": lost()}
+    told: dict[str, object] = {"stays unloaded": stays_unloaded()}
+    told["start"] = run("systemctl", "start", "aegis")
+    told["started again"], told["lost"] = again("0"), lost()
     told["status"] = run("aegis", "status")
     told["unload"] = run("aegis", "unload")
     told["a unit of another name"] = run("systemd-run", "--wait", "-q", "aegis", "unload")
