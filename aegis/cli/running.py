@@ -4,11 +4,13 @@
 import argparse
 import asyncio
 
+from aegis import control
 from aegis.agent import Agent
 from aegis.bpf.kernel import Kernel
 from aegis.bpf.pins import all_pins
 from aegis.broker.opener import Opener
-from aegis.cli.output import Output
+from aegis.cli.output import Output, say
+from aegis.errors import ControlError
 from aegis.last_good import LAST_GOOD_PATH
 from aegis.parts import Options
 from aegis.tasks import stay_awake
@@ -31,9 +33,18 @@ def run_agent(args: argparse.Namespace, kernel: Kernel, opener: Opener) -> int:
         finally:
             output.close()
     if args.unload_on_exit:
-        for pins in all_pins(kernel.instance):
-            pins.remove()
+        unload(kernel.instance)
     return UNLOADED if agent.is_unloaded else 0
+
+
+def unload(instance: str) -> None:
+    """What is in force goes, unless another agent has taken it over meanwhile."""
+    try:
+        with control.only_one(instance):
+            for pins in all_pins(instance):
+                pins.remove()
+    except ControlError as error:
+        say(f"aegis: nothing is unloaded: {error}")
 
 
 async def _run(options: Options, output: Output, opener: Opener, kernel: Kernel) -> Agent:

@@ -19,7 +19,7 @@ from aegis.bpf.object import open_map, read_counters
 from aegis.bpf.pins import Pins, all_pins
 from aegis.bpf.sums import SUM_MAPS, KernelSums
 from aegis.cli.target import add_cgroup_option, present
-from aegis.errors import AegisError, ControlError, KernelError
+from aegis.errors import AegisError, ControlError, KernelError, said_of
 from aegis.events.history import HISTORY_PATH, History
 from aegis.recording import Recorder, take_all
 
@@ -47,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
     wanted = present() if args.cgroup is None else [instance_name(args.cgroup)]
     removed, failed = {}, None
     for instance in wanted:
-        try:
-            stop_agent(instance)
-        except ControlError as error:
-            failed = error  # what is in force goes all the same
-        keep_sums(instance, args.history)
-        removed[instance] = remove(instance, args.history)
+        with contextlib.ExitStack() as lock:
+            try:
+                stop_agent(instance, lock)
+            except ControlError as error:
+                failed = error  # what is in force goes all the same
+            keep_sums(instance, args.history)
+            removed[instance] = remove(instance, args.history)
     control.remove_stale()
     if args.json:
         print(json.dumps({"removed": removed}))
@@ -111,13 +112,15 @@ def keep_others(instance: str, path: Path) -> None:
             one.close()
 
 
-def stop_agent(instance: str) -> None:
+def stop_agent(instance: str, lock: contextlib.ExitStack) -> None:
     """Return once no agent of *instance* runs, also one that is only just starting.
+
+    None begins while *lock* is held: it would take over pins that are about to go.
 
     :raises ControlError: when it does not end.
     """
     deadline = time.monotonic() + STOP_S
-    while instance in control.running():
+    while instance in control.running() or not _is_locked(instance, lock):
         if time.monotonic() > deadline:
             raise ControlError(
                 f"the agent of {instance} does not stop, and may put its policy in force again: "
@@ -126,3 +129,13 @@ def stop_agent(instance: str) -> None:
         with contextlib.suppress(ControlError):  # it is starting, stopping, or hangs
             control.ask(instance, "stop", ANSWER_S)
         time.sleep(0.02)
+
+
+def _is_locked(instance: str, lock: contextlib.ExitStack) -> bool:
+    try:
+        lock.enter_context(control.only_one(instance))
+    except ControlError:
+        return False  # an agent was faster
+    except OSError as error:  # no place for a lock: no agent has one either
+        print(f"aegis unload: without the lock of {instance}: {said_of(error)}", file=sys.stderr)
+    return True
