@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Little memory, out-of-memory kills, sixteen descriptors, a clock that is wrong by years."""
 
-import contextlib
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.pace import HUNG_S
+from tests.soak.memory import Memory, memory_cgroup
 from tests.soak.pause import Flood
 from tests.soak.scene import DENIED, FLOODED, FLOODER, PROBER, Result, Run, Scene, SoakError
 
@@ -19,60 +17,40 @@ LIMIT = 64 << 20
 HOG = 56 << 20
 _YEAR = 365 * 86400
 CLOCKS = {"ten years on": 10 * _YEAR, "ten years back": -10 * _YEAR, "1970": None}
-_MEMORY = Path("/sys/fs/cgroup/memory")  # the controller's own hierarchy
 # The service: what its reactions take is in units, with limits of their own.
 _AS_SERVED = ("--units",)
 _ENTER = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
-
-
-@contextlib.contextmanager
-def memory_cgroup() -> Iterator[Path]:
-    """64 MiB for whoever enters it, the kernel's maps of ours included."""
-    if not (_MEMORY / "memory.limit_in_bytes").exists():
-        raise SoakError("no memory controller of version 1 here: not shown")
-    place = _MEMORY / f"aegis-test-{os.getpid()}"
-    place.mkdir()
-    try:
-        (place / "memory.limit_in_bytes").write_text(str(LIMIT))
-        yield place
-    finally:
-        end = time.monotonic() + HUNG_S
-        while time.monotonic() < end:
-            with contextlib.suppress(OSError):
-                place.rmdir()
-                break
-            time.sleep(0.05)
 
 
 def run(count: int, seed: int) -> Result:
     """*count* out-of-memory kills; there is nothing random in it."""
     told = []
     with Scene() as scene:
-        with memory_cgroup() as memory:
+        with memory_cgroup(LIMIT) as memory:
             told.append(_memory(scene, memory, count))
             scene.unload()
         told += [_descriptors(scene), _clock(scene)]
     return Result(ok=True, line="limits: " + "; ".join(told))
 
 
-def _memory(scene: Scene, memory: Path, count: int) -> str:
-    enter = ("/bin/sh", "-c", _ENTER, str(memory))
+def _memory(scene: Scene, memory: Memory, count: int) -> str:
+    enter = ("/bin/sh", "-c", _ENTER, str(memory.place))
     running = scene.run(*enter, flags=_AS_SERVED)
     running.wait()
     prober, flood = scene.prober(), Flood(scene)
     flood.last(count / 2)
     if running.process.poll() is not None:
         raise SoakError(f"the agent ended in {LIMIT >> 20} MiB: {running.said}")
-    peak = int((memory / "memory.max_usage_in_bytes").read_text()) >> 20
+    peak = memory.peak >> 20
     for _ in range(count):
         _exhaust(memory, running)
         running = scene.run(*enter, flags=_AS_SERVED)
         running.wait()
     running.end(signal.SIGTERM)
     prober.close()
-    kills = (memory / "memory.oom_control").read_text().split("oom_kill ")[1].split()[0]
+    kills = memory.kills
     wrong = prober.total["passed"] + prober.total["stopped"] + flood.wrong
-    if wrong or int(kills) < count:
+    if wrong or kills < count:
         raise SoakError(f"{prober.said()}, {flood.wrong} of the flood were wrong; {kills} kills")
     return (
         f"{count / 2:.0f} s of flood in {LIMIT >> 20} MiB ({flood.refused:,} events; peak {peak} "
@@ -80,12 +58,12 @@ def _memory(scene: Scene, memory: Path, count: int) -> str:
     )
 
 
-def _exhaust(memory: Path, running: Run) -> None:
+def _exhaust(memory: Memory, running: Run) -> None:
     """Somebody whom the kernel may not kill takes the memory: the agent is killed for it."""
     code = f"import sys; taken = bytearray({HOG}); taken[::4096] = b'x' * len(taken[::4096]); "
     code += "sys.stdin.read()"
     hog = subprocess.Popen(
-        ["/bin/sh", "-c", "echo -1000 > /proc/self/oom_score_adj; " + _ENTER, str(memory),
+        ["/bin/sh", "-c", "echo -1000 > /proc/self/oom_score_adj; " + _ENTER, str(memory.place),
          sys.executable, "-c", code],
         stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
