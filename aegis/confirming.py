@@ -201,7 +201,8 @@ class Confirming:
         :raises AegisError: when nothing is, or not any more.
         """
         async with self._reloading.lock:
-            await asyncio.to_thread(self._parts.kernel.confirm)
+            with self._reloading.lock.writing():
+                await asyncio.to_thread(self._parts.kernel.confirm)
             self._reloading.held = ""
             lasts = self._note.is_about(await self._of_the_files())
             self._note.remove()
@@ -237,7 +238,8 @@ class Confirming:
 
     async def _take_back(self) -> None:
         kernel, reloading = self._parts.kernel, self._reloading
-        await asyncio.to_thread(kernel.take_back)
+        with reloading.lock.writing():
+            await asyncio.to_thread(kernel.take_back)
         self._tell("taken-back", "policy taken back: it was not confirmed", kernel.generation)
         if self._before is None:
             reloading.adopt(reloading.policy, known=False)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aegis import systemd
-from aegis.bpf.evidence import LARGE, Evidence
+from aegis.bpf.evidence import Evidence
 from aegis.errors import KernelError
 from aegis.parts import Parts
 from aegis.tasks import TableLock, tick
@@ -21,15 +21,11 @@ from aegis.tasks import TableLock, tick
 LOOK_S = 1.0
 PROVE_S = 10.0  # without a watchdog; else three times in its time
 ARRIVAL_S = 8.0  # for an event through a ring that may be full
-LARGE_PART = 50  # of the time, at most, for tables that are large
-
-
-def _is_large(evidence: Evidence) -> bool:
-    return evidence.entries > LARGE
+MOST = 0.1  # of a processor, on a machine so slow that to look takes that long
 
 
 class Proving:
-    """*lock*: held by whoever writes the kernel's tables; what is there then is what must stay.
+    """*lock* tells when we write the kernel's tables: what is there then is what must stay.
 
     *flush* writes what was told: there may be no batch of events for long.
     """
@@ -38,7 +34,7 @@ class Proving:
         self._parts = parts
         self._flush = flush
         self._lock = lock
-        lock.acquired, lock.released = self._about_to_write, self._written
+        lock.begins, lock.ended = self._about_to_write, self._written
         self._begun = False
         self._evidence: Evidence | None = None
         self._is_due = False  # the evidence is of before we last wrote
@@ -58,22 +54,22 @@ class Proving:
 
     def _about_to_write(self) -> None:
         """We: what somebody else wrote before must not pass for ours."""
-        evidence = self._evidence
-        if self._begun and evidence is not None and not self._is_due and not _is_large(evidence):
-            self._compare(evidence)
+        if self._begun and self._evidence is not None and not self._is_due:
+            self._compare(self._evidence, is_brief=True)
 
     def _written(self) -> None:
-        """By us: another baseline, before anybody else has a chance.
-
-        Of tables that are large it takes long: who waits for what was written need not wait for it.
-        """
+        """By us: another baseline, before anybody else has a chance."""
         if not self._begun:
             return
         self._is_due = True
-        if self._evidence is None or _is_large(self._evidence):
+        evidence = self._evidence
+        if evidence is None:
             asyncio.get_running_loop().call_soon(self._look)
-        else:
-            self._take(self._evidence)
+            return
+        self._take(evidence)
+        found = evidence.found_writing()
+        if found:
+            self._found_now(self._found | found)
 
     def _take(self, evidence: Evidence) -> None:
         try:
@@ -92,14 +88,12 @@ class Proving:
         """Once a second: what somebody else changed is told, once."""
         self._begun = True
         while True:
-            begun = time.monotonic()
+            begun = time.thread_time()
             self._look()
-            spent = time.monotonic() - begun
-            large = self._evidence is not None and _is_large(self._evidence)
-            await tick(max(LOOK_S, LARGE_PART * spent if large else 0))
+            await tick(max(LOOK_S, (time.thread_time() - begun) / MOST))
 
     def _look(self) -> None:
-        if self._lock.locked() or not self._begun:
+        if self._lock.is_writing or not self._begun:
             return
         if self._evidence is None:
             try:
@@ -111,9 +105,9 @@ class Proving:
         else:
             self._compare(self._evidence)
 
-    def _compare(self, evidence: Evidence) -> None:
+    def _compare(self, evidence: Evidence, *, is_brief: bool = False) -> None:
         try:
-            found = frozenset(evidence.look())
+            found = frozenset(evidence.look(is_brief=is_brief))
         except (KernelError, OSError) as error:
             found = frozenset({str(error)})
         if found:

@@ -35,7 +35,7 @@ def read_policy(config: Path) -> Loaded:
 class Reloading:
     """The policy in force. *changed* is called after a reload, whatever came of it.
 
-    Who holds ``lock`` has the kernel's tables to himself.
+    Who holds ``lock`` has the kernel's tables to himself; ``lock.writing()`` is when they change.
     """
 
     def __init__(self, parts: Parts, tasks: Tasks, changed: Callable[[], None]) -> None:
@@ -73,7 +73,7 @@ class Reloading:
         try:
             if check is not None:
                 await check(policy, resolution)
-            generation = await asyncio.to_thread(self._apply, policy, resolution, seconds)
+            generation = await self._put(policy, resolution, seconds)
         except BaseException:
             self._resolving.reject()
             raise
@@ -117,12 +117,13 @@ class Reloading:
         await asyncio.sleep(RIGHTS_AGAIN_S)
         self.give_up_rights()
 
-    def _apply(self, policy: Policy, resolution: Resolution, seconds: float = 0.0) -> int:
-        tables = compile_policy(policy, resolution)
+    async def _put(self, policy: Policy, resolution: Resolution, seconds: float = 0.0) -> int:
+        tables = await asyncio.to_thread(compile_policy, policy, resolution)
         # Known before the flip: the first record may come at once.
         self._parts.naming.add(self._parts.kernel.next_generation, policy)
         expires = boot_ns() + int(seconds * 1e9) if seconds else 0
-        return self._parts.kernel.apply(tables, expires)
+        with self.lock.writing():
+            return await asyncio.to_thread(self._parts.kernel.apply, tables, expires)
 
     def tell_uncovered(self) -> None:
         """What the policy asks for and this kernel does not let us do must not pass unsaid."""
@@ -153,7 +154,7 @@ class Reloading:
 
     async def _apply_names(self, resolution: Resolution) -> None:
         try:
-            await asyncio.to_thread(self._apply, self.policy, resolution)
+            await self._put(self.policy, resolution)
         except AegisError as error:
             self._tell_name("names-not-applied", f"names keep their old addresses: {error}", {})
         else:
@@ -201,7 +202,8 @@ class Reloading:
         """One that is over is none, also if somebody else wrote its deadline."""
         trial = self._parts.kernel.trial
         if trial is not None and trial.is_over:
-            await asyncio.to_thread(self._parts.kernel.take_back)
+            with self.lock.writing():
+                await asyncio.to_thread(self._parts.kernel.take_back)
         self.refuse_on_trial()
 
     def refuse_on_trial(self) -> None:
@@ -220,7 +222,8 @@ class Reloading:
 
     async def _retire(self) -> None:
         async with self.lock:
-            await asyncio.to_thread(self._parts.kernel.retire)
+            with self.lock.writing():
+                await asyncio.to_thread(self._parts.kernel.retire)
 
     async def reload_by_signal(self) -> None:
         try:

@@ -2,9 +2,10 @@
 """Work that goes on beside the loop; one that dies ends the agent. Whose turn it is to write."""
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from aegis.errors import said_of
 
@@ -36,28 +37,27 @@ def stay_awake() -> None:
 
 
 class TableLock(asyncio.Lock):
-    """Held by whoever writes the kernel's tables.
+    """Held by whoever is to write the kernel's tables, also while a policy is read or names
 
-    *acquired* is called before they begin, *released* when they are done.
+    are looked up. *begins* is called before the first is written, *ended* after the last.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.acquired: Callable[[], object] = bool
-        self.released: Callable[[], object] = bool
+        self.begins: Callable[[], object] = bool
+        self.ended: Callable[[], object] = bool
+        self.is_writing = False
 
-    async def acquire(self) -> Literal[True]:
-        await super().acquire()
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Only then are the tables not what they were."""
+        self.begins()
+        self.is_writing = True
         try:
-            self.acquired()
-        except BaseException:
-            super().release()  # whoever comes next, the agent's end say, would wait for ever
-            raise
-        return True
-
-    def release(self) -> None:
-        super().release()
-        self.released()
+            yield
+        finally:
+            self.is_writing = False
+            self.ended()
 
 
 class Tasks:

@@ -111,6 +111,9 @@ int aegis_map_lookup(int fd, const char *key, char *value);
 int aegis_map_next_key(int fd, const char *key, char *next);
 /* How many entries a map has; *sum*: of a hash of each, whatever their order. */
 int aegis_map_digest(int fd, size_t key_size, size_t value_size, uint64_t *sum);
+/* The sum that a map with these entries, and no others, has. */
+uint64_t aegis_digest(const char *keys, size_t key_size,
+		      const char *values, size_t value_size, size_t count);
 /* Adds up all CPUs' counters into 16 numbers, by enum aegis_counter. */
 int aegis_sum_counters(int fd, uint64_t *sums);
 

@@ -25,13 +25,18 @@ static uint64_t hash_of(uint64_t hash, const char *data, size_t size)
 	return hash ^ hash >> 29;
 }
 
+static uint64_t hash_of_entry(const char *key, size_t key_size,
+			      const char *value, size_t value_size)
+{
+	return hash_of(hash_of(0xcbf29ce484222325ULL, key, key_size), value, value_size);
+}
+
 static int keep(struct reader *reader, const char *key, const char *value)
 {
 	if (reader->skip && !memcmp(key, reader->skip, sizeof(*reader->skip)))
 		return 0;
 	if (reader->sum)
-		*reader->sum += hash_of(hash_of(0xcbf29ce484222325ULL, key, reader->key_size),
-					value, reader->value_size);
+		*reader->sum += hash_of_entry(key, reader->key_size, value, reader->value_size);
 	if (reader->count == reader->capacity)
 		return -ENOSPC;
 	if (!reader->keys) {		/* asked how many there are */
@@ -109,6 +114,18 @@ int aegis_map_digest(int fd, size_t key_size, size_t value_size, uint64_t *sum)
 
 	*sum = 0;
 	return read_all(&reader, fd);
+}
+
+uint64_t aegis_digest(const char *keys, size_t key_size,
+		      const char *values, size_t value_size, size_t count)
+{
+	uint64_t sum = 0;
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		sum += hash_of_entry(keys + i * key_size, key_size,
+				     values + i * value_size, value_size);
+	return sum;
 }
 
 struct span {

@@ -69,10 +69,18 @@ def test_a_lock_whose_holder_failed_at_once_is_free() -> None:
 
     async def work() -> None:
         lock = TableLock()
-        lock.acquired = fail
+        lock.begins = fail
         with pytest.raises(OSError, match="no such luck"):
-            await lock.acquire()
-        lock.acquired = bool
+            async with lock:
+                with lock.writing():
+                    raise AssertionError("written unseen")
+        assert not lock.is_writing
+        lock.begins, lock.ended = bool, fail
+        with pytest.raises(OSError, match="no such luck"):
+            async with lock:
+                with lock.writing():
+                    assert lock.is_writing
+        assert not lock.is_writing
         async with asyncio.timeout(HUNG_S), lock:
             assert lock.locked()
 

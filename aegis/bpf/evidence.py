@@ -14,14 +14,13 @@ from pathlib import Path
 from aegis._bpf import lib
 from aegis.bpf.adopt import ask, link_program, pinned_programs
 from aegis.bpf.generation import index_key
+from aegis.bpf.maps import Digest
 from aegis.bpf.object import MAPS, UNKEYED_MAPS, BpfObject
 from aegis.bpf.pins import Pins
 
 # What only the agent writes: the policy in force and what its texts are called.
 HASHES = ("hosts", "nets", "rules", "exes", "paths", "cmdlines", "units", "spared")
 ARRAYS = ("active", "configs", "host")  # whole; of the others, the rows that were put there
-LARGE = 16384  # entries: then not each second
-Digest = tuple[int, int]
 
 
 @dataclass
@@ -53,15 +52,17 @@ class Evidence:
             self._maps = {name: int(number(fd(name))) for name in (*MAPS, *UNKEYED_MAPS)}
             self._files = pinned_programs(self.pins)
         for name in (*HASHES, *ARRAYS):
-            if self._writes.get(name) != maps[name].writes:
+            expected = self.loaded.expected(name)
+            if expected is not None:
+                self._digests[name] = expected
+            elif self._writes.get(name) != maps[name].writes:
                 self._writes[name], self._digests[name] = maps[name].writes, self._digest(name)
 
-    @property
-    def entries(self) -> int:
-        return sum(count for count, _ in self._digests.values())
-
-    def look(self) -> Iterator[str]:
+    def look(self, *, is_brief: bool = False) -> Iterator[str]:
         """Yield what is not as it was, a line each.
+
+        *is_brief*: without the tables of which we know what must be in them. ``apply`` asks those
+        itself, after it has written; nothing that we do has others' entries pass for ours.
 
         :raises KernelError: when it cannot be read.
         """
@@ -77,10 +78,16 @@ class Evidence:
         if not self.pins.is_complete():
             yield "the mark is gone by which the next agent takes over what is in force"
         for name, digest in self._digests.items():
+            if is_brief and self.loaded.expected(name) is not None:
+                continue
             if self._digest(name) != digest:
-                yield f"table '{name}' was changed by somebody else"
+                yield _changed(name)
         for name in sorted(self.loaded.altered_arrays()):
-            yield f"table '{name}' was changed by somebody else"
+            yield _changed(name)
+
+    def found_writing(self) -> frozenset[str]:
+        """What was found, and is no more, while we wrote; since the last call."""
+        return frozenset(map(_changed, self.loaded.take_foreign()))
 
     def distrust(self) -> None:
         """Somebody wrote tables of ours: what we write next leaves nothing of theirs."""
@@ -110,6 +117,10 @@ class Evidence:
         if name not in ARRAYS:
             return table.digest()
         return 1, hash(tuple(table.get(index_key(index)) for index in range(table.room)))
+
+
+def _changed(name: str) -> str:
+    return f"table '{name}' was changed by somebody else"
 
 
 def _pinned_number(pins: Pins, path: os.PathLike[str]) -> int:

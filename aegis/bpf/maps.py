@@ -5,12 +5,14 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from aegis._bpf import ffi, lib
 from aegis.errors import KernelError
 
 KEY_OF_ONE = b"\0\0\0\0"  # the only key of a map with one entry
+Digest = tuple[int, int]  # how many entries, and a sum over them
 BATCH = 4096  # entries of ``batches``: far above those of one bucket, which go together
 
 
@@ -22,6 +24,20 @@ def check(result: int, what: str) -> int:
     if result < 0:
         raise KernelError(f"{what}: {os.strerror(-result)}")
     return result
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Entries, all keys and all values one after the other without gaps."""
+
+    keys: bytes
+    values: bytes
+    count: int
+
+
+def pack_rows(entries: Sequence[tuple[bytes, bytes]]) -> Rows:
+    keys = b"".join(key for key, _ in entries)
+    return Rows(keys, b"".join(value for _, value in entries), len(entries))
 
 
 class Map:
@@ -41,15 +57,34 @@ class Map:
         :raises KernelError: when the map is full or an entry does not stick;
             some entries may be in by then.
         """
-        keys = b"".join(key for key, _ in entries)
-        values = b"".join(value for _, value in entries)
-        packed = (self.fd, keys, self.key_size, values, self.value_size, len(entries))
-        self.writes += bool(entries)
-        result = lib.aegis_map_fill(*packed, 0)
+        rows = pack_rows(entries)
+        self.write(rows)
+        self.verify(rows)
+
+    def write(self, rows: Rows) -> None:
+        """Put entries in, and do not read them back.
+
+        :raises KernelError: as ``fill``.
+        """
+        self.writes += bool(rows.count)
+        result = lib.aegis_map_fill(self.fd, *self._places(rows), 0)
         if result in (-errno.E2BIG, -errno.ENOSPC):  # a hash says the one, a trie the other
             raise KernelError(f"the kernel table '{self.name}' is full")
         check(result, f"filling the kernel table '{self.name}'")
-        check(lib.aegis_map_verify(*packed), f"verifying the kernel table '{self.name}'")
+
+    def verify(self, rows: Rows) -> None:
+        """
+        :raises KernelError: when one of these entries is not there.
+        """
+        result = lib.aegis_map_verify(self.fd, *self._places(rows))
+        check(result, f"verifying the kernel table '{self.name}'")
+
+    def digest_of(self, rows: Rows) -> Digest:
+        """What ``digest`` returns of a table with these entries and no others."""
+        return rows.count, int(lib.aegis_digest(*self._places(rows)))
+
+    def _places(self, rows: Rows) -> tuple[bytes, int, bytes, int, int]:
+        return rows.keys, self.key_size, rows.values, self.value_size, rows.count
 
     def holds(self, keys: bytes, values: bytes) -> bool:
         """Whether *keys*, one after the other without gaps, have these values."""
@@ -59,7 +94,7 @@ class Map:
             return False
         return check(result, f"reading the kernel table '{self.name}'") == 0
 
-    def digest(self) -> tuple[int, int]:
+    def digest(self) -> Digest:
         """How many entries a hash has, and a number that changes with any of them."""
         total = ffi.new("uint64_t *")
         result = lib.aegis_map_digest(self.fd, self.key_size, self.value_size, total)

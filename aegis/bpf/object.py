@@ -2,13 +2,14 @@
 """The main BPF object: load, maps, putting tables in force."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from aegis._bpf import ffi, lib
 from aegis.bpf import parts
 from aegis.bpf.adopt import adopt
-from aegis.bpf.generation import index_key, pack_tables
+from aegis.bpf.generation import Packed, index_key, pack_tables
 from aegis.bpf.layout import layout
-from aegis.bpf.maps import KEY_OF_ONE, Map, check
+from aegis.bpf.maps import KEY_OF_ONE, Digest, Map, check, pack_rows
 from aegis.bpf.pins import Pins
 from aegis.bpf.programs import Programs
 from aegis.bpf.texts import Texts
@@ -57,6 +58,14 @@ UNKEYED_MAPS = ("execs", "askers", "seeding", "labels", "inherited", "events")
 GENERATION_MAPS = ("hosts", "nets", "rules")
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What one generation has in one table; *keys* without gaps."""
+
+    keys: bytes
+    digest: Digest
+
+
 def _size(struct: str | None) -> int:
     scalars = {None: 4, "u64": 8}
     return scalars[struct] if struct in scalars else layout(str(struct)).size
@@ -94,8 +103,10 @@ class BpfObject(Programs):
         self._adopt_or_load(reuse, pins)
         self.maps = {name: open_map(name, self.map_fd(name)) for name in MAPS}
         self.generation = active_generation(self.maps)
-        self._held: dict[str, bytes] | None = None  # keys in the maps; None: not known
-        self._superseded: dict[str, bytes] | None = None  # keys to delete, if any
+        self._held: dict[str, Kept] | None = None  # of what is in force; None: not known
+        self._superseded: dict[str, Kept] | None = None  # to be deleted, if any
+        self._is_alone = False  # whether there is nothing else in those tables
+        self._foreign: set[str] = set()  # tables that others were found to have written
         # Rows of the array tables by half, to be compared: they are never deleted.
         self._rows: dict[int, dict[str, tuple[bytes, bytes]]] = {}
         self._texts = Texts(self.maps)
@@ -132,20 +143,25 @@ class BpfObject(Programs):
             raise KernelError("a policy is on trial")
         self.retire()
         fresh = self.next_generation
-        old, self._held = self._held, None
+        before, self._held = self._held, None
+        old = None if self._distrusts else before
         if self._distrusts:
             self._texts.mend()
-            old = None
         if old is None:
             self._sweep(keep=self.generation)
         try:
             with uncollected():
                 packed = pack_tables(tables, fresh, self._texts.number, expires_boot_ns)
-            for name, entries in {**packed.arrays, **packed.hashes}.items():
-                self.maps[name].fill(entries)
+            held = self._fill(packed, verified=old is None)
+            if old is not None and self._find_foreign(old, held):
+                old = None
+                self._texts.mend()
+                self._sweep(keep=self.generation)
+                self._fill(packed, verified=True)
             self.maps["configs"].put(index_key(fresh & 1), packed.config)
         except BaseException:
             self._sweep(keep=self.generation)
+            self._held = before
             raise
         if self._distrusts and not expires_boot_ns:
             self._rows.clear()  # of the other half, which nobody asks any more
@@ -155,14 +171,37 @@ class BpfObject(Programs):
             for name, rows in packed.arrays.items()
         }
         self._flip(fresh)
+        self._is_alone = old is not None or not expires_boot_ns
         if old is None and not expires_boot_ns:
             self._sweep(keep=fresh)
             old = {}
-        self._superseded = old
-        self._held = {
-            name: b"".join(key for key, _ in entries) for name, entries in packed.hashes.items()
-        }
+        self._superseded, self._held = old, held
         return fresh
+
+    def _fill(self, packed: Packed, *, verified: bool) -> dict[str, Kept]:
+        """*verified*: read back what is told apart by its generation, too. Else the digest of
+
+        the whole table, which costs less, tells the same and what others put there.
+        """
+        for name, entries in packed.arrays.items():
+            self.maps[name].fill(entries)
+        held = {}
+        for name, entries in packed.hashes.items():
+            table, rows = self.maps[name], pack_rows(entries)
+            table.write(rows)
+            if verified:
+                table.verify(rows)
+            held[name] = Kept(rows.keys, table.digest_of(rows))
+        return held
+
+    def _find_foreign(self, *kept: Mapping[str, Kept]) -> bool:
+        """Whether there is anything but *kept*; somebody may also have planned for what comes."""
+        found = {
+            name for name in GENERATION_MAPS if self.maps[name].digest() != _digest(name, *kept)
+        }
+        self._foreign |= found
+        self._distrusts = bool(found)
+        return self._distrusts
 
     def _flip(self, generation: int) -> None:
         self.maps["active"].put(KEY_OF_ONE, index_key(generation))
@@ -195,6 +234,7 @@ class BpfObject(Programs):
         confirm(self.maps)
         if self._superseded is None:
             self._sweep(keep=self.generation)
+            self._is_alone = True
 
     def take_back(self) -> None:
         """Put what was before the trial in force, as the kernel does by itself at its end."""
@@ -215,6 +255,17 @@ class BpfObject(Programs):
             if not self.maps[name].holds(keys, values)
         }
 
+    def expected(self, name: str) -> Digest | None:
+        """What digest table *name* has if nobody else wrote to it; None: not known."""
+        if name not in GENERATION_MAPS or self._held is None or not self._is_alone:
+            return None
+        return _digest(name, self._held, self._superseded or {})
+
+    def take_foreign(self) -> set[str]:
+        """The tables that ``apply`` found written by others, since the last call."""
+        found, self._foreign = self._foreign, set()
+        return found
+
     def distrust(self) -> None:
         """Somebody else wrote to the tables: the next ``apply`` leaves nothing of theirs."""
         self._distrusts = True
@@ -226,8 +277,8 @@ class BpfObject(Programs):
         old, self._superseded = self._superseded, None
         if old is None:
             return
-        for name, keys in old.items():
-            self.maps[name].clear(keys)
+        for name, kept in old.items():
+            self.maps[name].clear(kept.keys)
         self._texts.forget_unused()
 
     def _sweep(self, keep: int) -> None:
@@ -241,14 +292,18 @@ class BpfObject(Programs):
         return {
             name: (
                 # Ours alone to change, and slow to count.
-                len(held.get(name, b"")) // table.key_size
-                if name in GENERATION_MAPS
-                else table.count(),
+                _digest(name, held)[0] if name in GENERATION_MAPS else table.count(),
                 table.room,
             )
             for name, table in self.maps.items()
             if MAPS[name][0] is not None or name == "procs"  # arrays are always full
         }
+
+
+def _digest(name: str, *kept: Mapping[str, Kept]) -> Digest:
+    """Of all of it together: a sum over entries, whatever their order."""
+    digests = [each[name].digest for each in kept if name in each]
+    return sum(count for count, _ in digests), sum(total for _, total in digests) % (1 << 64)
 
 
 def read_counters(fd: int) -> dict[str, int]:

@@ -37,6 +37,13 @@ ports = ["8086", "1000-2000", "3000"]
 remotes = ["192.0.2.1:443", "198.51.100.0/24:1-80"]
 actions = ["log", "block"]
 """
+# So large that to compare all of it takes a while.
+PLACES = ", ".join(
+    f'"2001:db8:{{0:x}}::{place:x}", "2001:db8:{{0:x}}:{place:x}::/64"'
+    for place in range(2, 1002, 2)
+)
+LARGE_RULE = f'[[app]]\nexe = "large{{0:x}}"\nremotes = [{PLACES}]\n'
+LARGE = POLICY + "".join(map(LARGE_RULE.format, range(20)))
 HALVES = {"apps", "port_dirs", "port_pages"}  # one of two is in force
 TOLD_S = 20.0 if AT_ROOT else 2.0  # the latter is what is promised
 
@@ -203,12 +210,41 @@ def test_what_somebody_changes_is_told_and_shown(
     assert f"degraded: {field(event, 'message')}" in finished.stdout
 
 
+@pytest.mark.parametrize("name", ["hosts", "nets"])
+def test_of_a_large_policy_it_is_told_as_soon(name: str, agents: Agents) -> None:
+    """Twenty thousand entries: also before a reload, which writes that very table."""
+    agent, _ = agents.start(LARGE)
+    house = House(agent)
+    wait_whole(agent)
+    for again in (False, True):
+        since = agent.mark()
+        (house.change if again else house.add)(name)
+        done = time.time()
+        if again:
+            assert "aegis: reloaded" in agent.reload()
+        event = agent.wait_event(since, aegis__notice="tampered")
+        assert f"table '{name}' was changed" in field(event, "message")
+        told = datetime.fromisoformat(field(event, "@timestamp"))
+        assert told.timestamp() - done < TOLD_S
+        if not again:
+            assert "aegis: reloaded" in agent.reload()
+        wait_whole(agent)
+
+
 def wait_whole(agent: Agent) -> None:
     """Until nothing is wrong: it looks once a second."""
     deadline = time.monotonic() + PATIENCE
     while (finished := agent.command("status")).returncode:
         assert time.monotonic() < deadline, finished.stdout
         time.sleep(0.2)
+
+
+def wait_told(agent: Agent, deeds: list[Deed]) -> None:
+    """Until each is: it looks once a second."""
+    deadline = time.monotonic() + PATIENCE
+    while any(expected not in agent.stderr() for _, _, expected in deeds):
+        assert time.monotonic() < deadline, agent.stderr()
+        time.sleep(0.1)
 
 
 def assert_shown(house: House, deeds: list[Deed]) -> None:
@@ -239,6 +275,7 @@ def test_it_is_shown_until_it_is_put_right(
     wait_whole(agent)
     for _, deed, _ in deeds:
         deed(house)
+    wait_told(agent, deeds)
     policy.replace("[[app]]\nprots = 1\n")
     assert "reload failed" in agent.reload()
     assert_shown(house, deeds)
@@ -254,11 +291,12 @@ def test_it_is_shown_until_it_is_put_right(
     assert not watched.reaches("tcp", "127.0.0.1", 8087)
 
 
+@pytest.mark.parametrize("policy", [POLICY, LARGE], ids=["small", "large"])
 def test_what_is_planted_for_the_next_policy_is_told_and_none_of_it(
-    agents: Agents, watched: Talk
+    policy: str, agents: Agents, watched: Talk
 ) -> None:
     """Under the number that comes next, and a moment before it comes."""
-    agent, _ = agents.start(POLICY)
+    agent, _ = agents.start(policy)
     wait_whole(agent)
     House(agent).plant("192.0.2.1", REMOTE4_OTHER)
     assert "aegis: reloaded" in agent.reload()
