@@ -45,8 +45,10 @@ class Evidence:
 
         :raises KernelError: when it cannot be read.
         """
-        program_fd, maps = self.loaded.program_fd, self.loaded.maps
-        self._programs = {name: ask(program_fd(name)).number for name in self.links}
+        maps = self.loaded.maps
+        for name, link in self.links.items():
+            if name not in self._programs:
+                self._programs[name] = self._program(name, link)
         if not self._maps:
             number, fd = lib.aegis_map_number, self.loaded.map_fd
             self._maps = {name: int(number(fd(name))) for name in (*MAPS, *UNKEYED_MAPS)}
@@ -57,6 +59,11 @@ class Evidence:
                 self._digests[name] = expected
             elif self._writes.get(name) != maps[name].writes:
                 self._writes[name], self._digests[name] = maps[name].writes, self._digest(name)
+
+    def _program(self, name: str, link: int) -> int:
+        if name in self.loaded.program_names():
+            return ask(self.loaded.program_fd(name)).number
+        return link_program(link)  # of another object, which was closed once it was attached
 
     def look(self, *, is_brief: bool = False) -> Iterator[str]:
         """Yield what is not as it was, a line each.

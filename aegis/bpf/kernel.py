@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything of ours in the kernel, for one cgroup: adopt or create, attach, pin."""
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from aegis._bpf import ffi, lib
-from aegis.bpf import adopt, guard, probe
-from aegis.bpf.cgroup import cgroup2_mount, instance_name, open_cgroup
+from aegis._bpf import lib
+from aegis.bpf import adopt, guard, probe, proof
+from aegis.bpf.cgroup import instance_name, open_cgroup
 from aegis.bpf.early import Early
 from aegis.bpf.evidence import Evidence
 from aegis.bpf.generation import index_key
@@ -33,7 +32,6 @@ CGROUP = (
     *("aegis_bind4", "aegis_bind6", "aegis_recvmsg4", "aegis_recvmsg6"),
     "aegis_release",
 )
-SELF_TEST = "aegis-self-test"  # a cgroup, for as long as a self-test takes
 # Attached only while what is in force says so, in this field of its configuration: the one is
 # asked of every packet, the other ten times for a TCP connection (docs/performance.md).
 WANTED_BY = {"aegis_ingress": "refuses_inbound", "aegis_sockops": "watches_inbound"}
@@ -281,8 +279,7 @@ class Kernel:
     def _make_guard(self) -> guard.Guard:
         made, tiers = guard.Guard(self.object, self.pins), self._tiers
         try:
-            links = (*self._links.values(), *(tiers.links if tiers else ()))
-            made.start(links, tiers.abouts if tiers else ())
+            made.start(tuple(self._all_links().values()), tiers.abouts if tiers else ())
         except BaseException:
             made.close()
             raise
@@ -328,36 +325,15 @@ class Kernel:
 
     def evidence(self) -> Evidence:
         """Of what is attached and in force; made once that is done."""
-        return Evidence(self.object, self.pins, self._links)
+        return Evidence(self.object, self.pins, self._all_links())
+
+    def _all_links(self) -> Mapping[str, int]:
+        """By program, those of what is optional, too; it shows what comes and goes."""
+        return ChainMap(self._links, self._tiers.links if self._tiers is not None else {})
 
     def prove(self) -> tuple[int, int]:
-        """Have a child be refused; return its process and the errno that its connect() got.
-
-        In our own cgroup if that is governed, else in one made for it.
-
-        :raises KernelError: when the child could not try.
-        """
-        child, scratch = ffi.new("int *"), self.cgroup / SELF_TEST
-        fd = -1
-        if not self._governs_us:
-            scratch.mkdir(mode=0o700, exist_ok=True)
-            fd = os.open(scratch / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            procs = self.object.map_fd("procs")
-            result = check(lib.aegis_prove(procs, fd, child), "having a child be refused")
-        finally:
-            if fd >= 0:
-                os.close(fd)
-                with contextlib.suppress(OSError):  # the next one finds it
-                    scratch.rmdir()
-        return int(child[0]), result
-
-    @cached_property
-    def _governs_us(self) -> bool:
-        text = Path("/proc/self/cgroup").read_text()
-        own = next(line for line in text.splitlines() if line.startswith("0::"))
-        path = cgroup2_mount() / own.removeprefix("0::").lstrip("/")
-        return self.cgroup in (path, *path.parents)
+        """See :func:`aegis.bpf.proof.prove`."""
+        return proof.prove(self.cgroup, self.object.map_fd("procs"))
 
     def open_ring(self) -> Ring:
         return Ring(self.object.map_fd("events"))

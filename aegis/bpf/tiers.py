@@ -90,7 +90,7 @@ class Tiers:
         self._main = main
         self._pins = pins
         self._cgroup = cgroup
-        self._links: dict[str, int] = {}
+        self.links: dict[str, int] = {}  # open, by program
         self.abouts: list[About] = []  # of their programs
 
     def start(self) -> tuple[Tier, ...]:
@@ -122,14 +122,14 @@ class Tiers:
             if name == LSM:
                 self._enter_cgroup(programs)
             for program, drill in OBJECTS[name].items():
-                self._links[program] = programs.attach_tracing(program)
+                self.links[program] = programs.attach_tracing(program)
                 self.abouts.append(ask(programs.program_fd(program)))
                 see_running(self._main, program, drill)
         finally:
             programs.close()  # a link keeps its program
         for program in OBJECTS[name]:
             # In the place of an earlier agent's: both run until its pin goes.
-            self._pins.pin(self._links[program], self._pins.link_path(program))
+            self._pins.pin(self.links[program], self._pins.link_path(program))
 
     def _enter_cgroup(self, programs: Programs) -> None:
         """Security hooks are the whole machine's; ours ask this map who is governed."""
@@ -142,7 +142,7 @@ class Tiers:
     def _drop(self, name: str) -> None:
         for program in OBJECTS[name]:
             self._pins.remove_link(program)
-            fd = self._links.pop(program, None)
+            fd = self.links.pop(program, None)
             if fd is not None:
                 os.close(fd)
 
@@ -151,16 +151,11 @@ class Tiers:
         known = row.unpack(table.get(KEY_OF_ONE) or b"")
         table.put(KEY_OF_ONE, row.pack(**{**known, "kill": way}))
 
-    @property
-    def links(self) -> tuple[int, ...]:
-        """Open, each of them."""
-        return tuple(self._links.values())
-
     def close(self) -> None:
         """Let go; what is pinned stays in force."""
-        for fd in self._links.values():
+        for fd in self.links.values():
             os.close(fd)
-        self._links.clear()
+        self.links.clear()
 
 
 def load(name: str, main: BpfObject) -> Programs:

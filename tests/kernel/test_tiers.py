@@ -7,22 +7,29 @@ machine that refuses trampolines, the next way down is what is tested.
 
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aegis.bpf.cgroup import instance_name
+from aegis.bpf.kernel import Kernel
 from aegis.bpf.object import BpfObject
+from aegis.bpf.pins import Pins
 from aegis.bpf.tiers import (
     ACTIVE_LSMS,
     IN_HOOK,
     LSM,
     NAMES,
+    OBJECTS,
     TRACING,
     Drill,
     see_running,
 )
 from aegis.errors import KernelError
+from aegis.policy.compile import compile_policy
+from aegis.policy.model import Policy, Resolution
 from tests.kernel.agent import Agent, field
 from tests.kernel.cgroup import ScratchCgroup
 from tests.kernel.conftest import Agents
@@ -122,6 +129,53 @@ def test_a_program_that_never_runs_is_not_counted_on() -> None:
             see_running(main, "aegis_idle", Drill(0, lambda: None))
     finally:
         main.close()
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    """Attached at a cgroup of its own, where nobody is."""
+    with ScratchCgroup() as place:
+        made = Kernel(place.path)
+        made.start()
+        try:
+            made.apply(compile_policy(Policy(), Resolution()))
+            made.attach()
+            yield made
+        finally:
+            made.close()
+            made.pins.remove()
+
+
+def test_a_link_of_what_is_optional_is_evidence(kernel: Kernel) -> None:
+    """Also where no kernel lets one run: then another program's stands for it."""
+    tiers = kernel._tiers
+    assert tiers is not None
+    evidence = kernel.evidence()
+    evidence.take()
+    tiers.links["aegis_stands_in"] = kernel.object.attach_tracing("aegis_fork")
+    evidence.take()
+    assert list(evidence.look()) == ["the pin of aegis_stands_in is gone"]
+    pin = kernel.pins.link_path("aegis_stands_in")
+    kernel.pins.pin(tiers.links["aegis_stands_in"], pin)
+    assert list(evidence.look()) == []
+    pin.unlink()
+    kernel.pins.pin(kernel._links["aegis_exec"], pin)
+    assert list(evidence.look()) == ["the pin of aegis_stands_in is another's"]
+
+
+def test_who_removes_the_pin_of_what_is_optional_is_told_of(agents: Agents) -> None:
+    """Each link of each tier that is active here; at the root of a guest there are some."""
+    agent, _ = agents.start(POLICY)
+    tiers = agent.status()["tiers"]
+    links = [
+        link for name, programs in OBJECTS.items() if tiers[name]["active"] for link in programs
+    ]
+    assert links or not AT_ROOT
+    pins = Pins("root" if AT_ROOT else instance_name(agent.cgroup))
+    for link in links:
+        pins.link_path(link).unlink()
+        agent.wait_event(aegis__notice="tampered", message=f"the pin of {link} is gone")
+    agents.close()
 
 
 @pytest.mark.parametrize("how", HOWS)
