@@ -15,7 +15,7 @@ from typing import Any
 from aegis import last_good, lockout
 from aegis.errors import AegisError, ControlError
 from aegis.events.history import HISTORY_PATH
-from aegis.last_good import LastGoodError
+from aegis.last_good import LastGoodError, this_boot
 from aegis.parts import Parts
 from aegis.policy.model import Mode, Policy, Where
 from aegis.policy.tables import Tables
@@ -42,19 +42,25 @@ def _plain(value: Any) -> Any:
 
 
 class Note:
-    """The digest of a policy that was not confirmed, at *path*."""
+    """At *path*, of a policy that was not confirmed: its digest, number, and the boot of that."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def is_about(self, policy: Policy) -> bool:
-        try:
-            text = self.path.read_text("ascii", "replace")
-        except OSError:
-            return False
-        return text == digest(policy)
+        return self._read()[:1] == [digest(policy)]
 
-    def write(self, policy: Policy) -> None:
+    def is_of(self, generation: int) -> bool:
+        """Whether that is the number the policy was put on trial with."""
+        return self._read()[1:] == [str(generation), this_boot()]
+
+    def _read(self) -> list[str]:
+        try:
+            return self.path.read_text("ascii", "replace").split()
+        except OSError:
+            return []
+
+    def write(self, policy: Policy, generation: int) -> None:
         """Once this returns it outlives a reset.
 
         :raises ControlError: when it cannot be written.
@@ -62,7 +68,7 @@ class Note:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self.path.open("w") as file:
-                file.write(digest(policy))
+                file.write(f"{digest(policy)} {generation} {this_boot()}\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -96,7 +102,7 @@ class Confirming:
         kernel = self._parts.kernel
         trial = kernel.trial
         self._first = not kernel.generation
-        if not self._note.is_about(self._reloading.overruled(policy)):
+        if not self._is_unconfirmed(self._reloading.overruled(policy)):
             await asyncio.to_thread(kernel.take_back)
             await self._reloading.put_in_force(policy)
             self._note.remove()
@@ -109,6 +115,16 @@ class Confirming:
             await asyncio.to_thread(kernel.take_back)
             self._reloading.adopt(policy, known=False)
             self._hold("was tried and not confirmed: the one before it stays in force")
+
+    def _is_unconfirmed(self, policy: Policy) -> bool:
+        """What is in force for good under the very number was confirmed, by somebody who did not
+
+        get to the note: an agent that was killed, or, without one, who has it elsewhere.
+        """
+        kernel, note = self._parts.kernel, self._note
+        return note.is_about(policy) and (
+            kernel.trial is not None or not note.is_of(kernel.generation)
+        )
 
     async def _begin_anew(self, policy: Policy) -> None:
         """*policy* was not confirmed, and these tables are new: after a boot, or beside another
@@ -169,7 +185,8 @@ class Confirming:
             async def check(policy: Policy, resolution: Any) -> None:
                 if not knows:
                     await lockout.check(self._parts, policy, resolution)
-                await asyncio.to_thread(self._note.write, policy)
+                number = self._parts.kernel.next_generation
+                await asyncio.to_thread(self._note.write, policy, number)
 
             try:
                 generation = await self._reloading.put_in_force(loaded.policy, seconds, check)

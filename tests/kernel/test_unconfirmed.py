@@ -110,6 +110,33 @@ def test_with_new_tables_the_policy_before_is_enforced(
     assert house.is_before()
 
 
+def test_what_was_confirmed_without_an_agent_is_put_in_force(house: House) -> None:
+    """Its note is where the agent has its history; of an agent that was killed it is left, too."""
+    notes = list(house.agent.history.parent.glob("unconfirmed-*"))
+    assert notes
+    assert house.agent.command("confirm").returncode == 0
+    assert all(note.exists() for note in notes)
+    assert "not confirmed" not in house.start()
+    assert not house.is_before()
+    assert house.agent.command("status").returncode == 0
+    assert not any(note.exists() for note in notes)
+
+
+def test_nothing_else_under_that_number_was_confirmed(house: House) -> None:
+    """Numbers begin anew with the tables, and with each boot."""
+    [note] = house.agent.history.parent.glob("unconfirmed-*")
+    digest, number, boot = note.read_text().split()
+    assert house.agent.command("unload").returncode == 0
+    house.start()
+    assert house.is_before()
+    generation = control.ask(house.instance, "status")["generation"]
+    house.agent.stop(signal.SIGKILL)
+    assert int(number) != generation
+    note.write_text(f"{digest} {generation} {boot[::-1]}")
+    assert "not confirmed" in house.start()
+    assert house.is_before()
+
+
 def test_without_a_last_good_policy_nothing_is_refused(house: House) -> None:
     """Of the policy before nothing is known then; why is said."""
     of_another_layout(house)
