@@ -11,13 +11,15 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aegis.bpf.kernel import Kernel
 from aegis.bpf.ring import BATCH, VERDICTS, fields_of
+from aegis.bpf.trial import boot_ns
 from aegis.config.load import load_policy
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Resolution, Verdict
@@ -63,6 +65,16 @@ class Reloads:
         self.kernel = kernel
         self._main = folder / "aegis.toml"
         self.verdicts: dict[int, Verdict] = {}
+        self.begun: dict[int, int] = {}  # on the kernel's clock: not yet in force
+        self.ended: dict[int, int] = {}  # in force, and no program runs by the one before
+
+    def is_timely(self, generation: int, boot_ns: int) -> bool:
+        """Whether a verdict of *generation* may be given at *boot_ns*.
+
+        While one policy is exchanged for the other it is of either, else of the one in force.
+        """
+        over = self.ended.get(generation + 1)
+        return self.begun[generation] <= boot_ns and (over is None or boot_ns <= over)
 
     def reload(self) -> None:
         fresh = self.kernel.generation + 1
@@ -71,7 +83,9 @@ class Reloads:
         policy = load_policy(self._main, check_trust=False).policy
         tables = compile_policy(policy, Resolution())
         self.verdicts[fresh] = verdict  # before the flip: records come at once
+        self.begun[fresh] = boot_ns()
         assert self.kernel.apply(tables) == fresh
+        self.ended[fresh] = boot_ns()
 
 
 class Reader:
@@ -92,17 +106,20 @@ class Reader:
             ending = self._stop.is_set()
             records = self._ring.drain()
             for record in map(fields_of, records):
-                self._judge(record["generation"], record["dport"], VERDICTS[record["verdict"]])
+                self._judge(record, VERDICTS[record["verdict"]])
             if len(records) < BATCH:
                 if ending:
                     return
                 time.sleep(0.001)
 
-    def _judge(self, generation: int, port: int, verdict: Verdict) -> None:
+    def _judge(self, record: Mapping[str, Any], verdict: Verdict) -> None:
+        generation, port, when = (record[key] for key in ("generation", "dport", "boot_ns"))
         self.seen[verdict] += 1
         self.generations.add(generation)
         if port != TOLD or self._reloads.verdicts.get(generation) is not verdict:
             self.wrong.append(f"port {port} {verdict} by generation {generation}")
+        elif not self._reloads.is_timely(generation, when):
+            self.wrong.append(f"generation {generation} at {when}, when it was not in force")
 
     def close(self) -> None:
         """Once all that is in the ring was read."""
@@ -137,6 +154,16 @@ def clients(place: ScratchCgroup, network: Network) -> Iterator[Programs]:
     made = Programs(place, network)
     yield made
     made.close()
+
+
+def test_a_verdict_of_an_earlier_policy_is_noticed(tmp_path: Path) -> None:
+    """Of the current one or, while they are exchanged, the one before: of no other."""
+    kernel: Any = None  # not asked
+    reloads = Reloads(kernel, tmp_path)
+    reloads.begun, reloads.ended = {1: 10, 2: 20, 3: 30}, {1: 11, 2: 21}
+    right = [(1, 10), (1, 21), (2, 20), (2, 30), (2, 99), (3, 30)]
+    wrong = [(1, 9), (1, 22), (2, 19), (3, 29)]
+    assert [reloads.is_timely(*each) for each in right + wrong] == [True] * 6 + [False] * 4
 
 
 def total(answers: list[str], key: str) -> int:

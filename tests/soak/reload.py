@@ -69,7 +69,7 @@ def _judge(
     """What both policies allow is never refused; the rest is counted and told."""
     events = told["refused"] + told["allowed"]
     laws = {
-        "events that are not of their generation": len(reader.wrong),
+        "events that are not of their generation, or that not of its time": len(reader.wrong),
         "allowed that failed": both["refused"] + both["failed"] + told["failed"],
         "blocked and not refused": abs(told["refused"] - counters["blocked"]),
         "allowed and not quiet": abs(both["allowed"] - counters["quiet"]),
@@ -83,6 +83,7 @@ def _judge(
         f"reload: {count:,} reloads under {2 * _THREADS} threads, {events + both['allowed']:,} "
         f"verdicts ({told['refused']:,} blocked), events of {len(reader.generations):,} "
         f"generations read: {counters['emitted']:,}, lost and counted: {counters['lost']:,}; "
-        "0 of another generation, 0 unaccounted"
+        "0 of another generation than the one in force or, while it is exchanged, the one before; "
+        "0 unaccounted"
     )
     return Result(ok=True, line=line)
