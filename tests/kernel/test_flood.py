@@ -72,6 +72,7 @@ def test_every_decision_of_a_flood_is_accounted_for(
 ) -> None:
     """decided = emitted + suppressed + lost + quiet, exactly, while the agent reads."""
     name, count, spread = flood
+    agent.settle()  # an earlier flood may not be written yet
     before, since, fences = agent.counters(), agent.mark(), agent.fences
     assert_balanced(before)
     command = ["flood", "127.0.0.1", "10000", str(count), str(THREADS), str(spread)]
