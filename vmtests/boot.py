@@ -67,7 +67,7 @@ def qemu(folder: Path, words: str, port: int) -> list[str]:
 
 def ssh_banner(port: int) -> str:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as client:
-        client.settimeout(3)
+        client.settimeout(20)  # an emulated sshd is forked, and executed, before it says anything
         return client.recv(64).decode(errors="replace").strip()
     return ""
 

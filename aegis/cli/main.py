@@ -49,6 +49,17 @@ def _say(line: str) -> None:
     say(line, ERROR)
 
 
+def _leave_out(words: Sequence[str]) -> None:
+    """Keep OpenSSL out of who runs all the time: 5 MiB, 10 ms of a start, and what it can do.
+
+    asyncio and hashlib take it where it is, and do without where it is not. Senders of
+    notifications are programs of their own.
+    """
+    if words[:1] in (["run"], ["broker"]):
+        for name in ("ssl", "_hashlib"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: there is none
+
+
 def _opener(words: Sequence[str]) -> object:
     """Who starts brokers, if we are to be an agent without systemd. Before all else is
     imported: what it has then, it has for as long as the agent runs.
@@ -68,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     sys.unraisablehook = _say_unraisable
     known = words[:1] if words[:1] and words[0] in COMMANDS else COMMANDS
     try:
+        _leave_out(words)
         opener = _opener(words)
         arguments = make_parser(known).parse_args(words)
         arguments.opener = opener

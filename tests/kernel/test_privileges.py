@@ -139,6 +139,16 @@ def test_each_broker_has_what_its_reaction_takes(fresh: Callable[[str], Agent]) 
     wait_for_brokers(fresh(BOTH), {BROKERS["kill"], BROKERS["hooks"]})
 
 
+def test_nothing_that_runs_all_the_time_has_openssl(fresh: Callable[[str], Agent]) -> None:
+    """Python's asyncio takes it where it is; nobody here speaks TLS."""
+    agent = fresh(BOTH)
+    brokers = wait_for_brokers(agent, {BROKERS["kill"], BROKERS["hooks"]})
+    for pid in (agent.pid, agent.starter(), *brokers.values()):
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        assert "libpython" in maps or "python3" in maps
+        assert "libcrypto" not in maps and "libssl" not in maps
+
+
 def test_a_broker_ends_that_the_next_policy_does_not_need(agents: Agents) -> None:
     """By a reload: what it may do is not there any longer than what it is for."""
     agent, policy = agents.start(BOTH)
