@@ -53,6 +53,23 @@ def test_each_kind_of_reaction_has_a_unit() -> None:
         assert "SocketMode=0600\n" in socket
 
 
+def test_rules_come_before_the_network() -> None:
+    """As threat-model 4.2 orders it; ``./dev soak boot`` shows what comes of it."""
+    lines = (DEBIAN / "aegis.aegis-load.service").read_text().splitlines()
+    orders = {
+        key: set(value.split())
+        for key, _, value in (line.partition("=") for line in lines)
+        if key in ("DefaultDependencies", "After", "Wants", "Before", "WantedBy")
+    }
+    assert orders == {
+        "DefaultDependencies": {"no"},
+        "After": {"local-fs.target", "systemd-tmpfiles-setup.service"},
+        "Wants": {"network-pre.target"},
+        "Before": {"network-pre.target", "sysinit.target", "shutdown.target"},
+        "WantedBy": {"sysinit.target"},
+    }
+
+
 def test_what_is_started_anew_asks_each_time_whether_it_may() -> None:
     """systemd asks its conditions only at the first start: an agent would come and go for ever."""
     for name in UNITS:
