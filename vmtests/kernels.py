@@ -47,5 +47,5 @@ NOT_IN_GUESTS = (
     "test_history_faults", "test_keys", "test_kill_limits", "test_life", "test_lockout",
     "test_log", "test_metrics", "test_names", "test_neighbour", "test_notify", "test_observe",
     "test_off", "test_output", "test_parts", "test_privileges", "test_reload", "test_size",
-    "test_status_coverage", "test_transparency", "test_trial_tables",
+    "test_status_coverage", "test_transparency", "test_trial_tables", "test_unconfirmed",
 )  # fmt: skip
