@@ -8,6 +8,7 @@
  * - Only a process's own exec changes what is kept of its entry, and by then it has one thread,
  *   which is in exec and not in connect(). Every exec is counted, whoever's it is, and what was
  *   kept before the last one is not used.
+ * - An exec that no program saw has another exec_id: see record_exec().
  * - Who has the pid of a process that ended has another start.
  * - With another generation in force the class is another one's.
  * - Where a rule names a user or a unit, the class is not all that matters: nothing is kept.
@@ -67,6 +68,7 @@ read_asker(struct asker *asker, struct aegis_asker *kept, const struct aegis_ask
 	return READ_ONCE(kept->tgid) == wanted->tgid &&
 	       READ_ONCE(kept->start_boot_ns) == wanted->start_boot_ns &&
 	       READ_ONCE(kept->execs) == wanted->execs &&
+	       READ_ONCE(kept->exec_id) == wanted->exec_id &&
 	       !(writes & 1) && READ_ONCE(kept->writes) == writes;
 }
 
@@ -81,6 +83,7 @@ keep_asker(struct aegis_asker *kept, const struct aegis_asker *found)
 	WRITE_ONCE(kept->tgid, found->tgid);
 	WRITE_ONCE(kept->start_boot_ns, found->start_boot_ns);
 	WRITE_ONCE(kept->execs, found->execs);
+	WRITE_ONCE(kept->exec_id, found->exec_id);
 	WRITE_ONCE(kept->question, found->question);
 	WRITE_ONCE(kept->program, found->program);
 	WRITE_ONCE(kept->writes, writes + 2);
@@ -92,7 +95,8 @@ static __always_inline bool search_asker(struct aegis_asker *found, __u32 genera
 	struct aegis_proc *proc = bpf_map_lookup_elem(&procs, &found->tgid);
 	__u64 class_;
 
-	if (!proc || proc->start_boot_ns != found->start_boot_ns)
+	if (!proc || proc->start_boot_ns != found->start_boot_ns ||
+	    proc->exec_id != found->exec_id)
 		return false;
 	class_ = READ_ONCE(proc->class_);
 	found->question = question_of(class_, proc->flags);
@@ -107,6 +111,7 @@ static __always_inline bool find_asker(struct asker *asker, __u32 generation)
 	struct aegis_asker wanted = {
 		.tgid = task->tgid,
 		.start_boot_ns = task->group_leader->start_boottime,
+		.exec_id = task->self_exec_id,
 	};
 	__u32 place = wanted.tgid % AEGIS_ASKERS;
 	struct aegis_asker *kept = bpf_map_lookup_elem(&askers, &place);

@@ -176,6 +176,7 @@ struct task_struct {
 	const struct cred *cred;
 	struct files_struct *files;
 	struct pid *thread_pid;
+	__u64 self_exec_id;		/* a u64 since v5.7 */
 };
 
 struct cred {

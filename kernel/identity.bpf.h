@@ -233,9 +233,12 @@ static __always_inline struct aegis_proc *new_proc(__u32 tgid)
  */
 static __always_inline void fill_live(struct aegis_proc *proc, struct task_struct *task)
 {
+	/* Before the file: that of another exec then does not pass for this one's. */
+	__u64 exec_id = BPF_CORE_READ(task, self_exec_id);
 	struct mm_struct *mm = BPF_CORE_READ(task, mm);
 	struct file *file = mm ? BPF_CORE_READ(mm, exe_file) : NULL;
 
+	proc->exec_id = exec_id;
 	proc->start_boot_ns = start_of(task);
 	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
 		proc->flags |= AEGIS_ID_KTHREAD | AEGIS_ID_HOST_FS | AEGIS_ID_TRUSTED;

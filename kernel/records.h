@@ -12,6 +12,7 @@ struct aegis_proc {
 	__u64 start_boot_ns;		/* of the thread group leader */
 	__u64 exec_boot_ns;		/* 0 when seeded */
 	__u64 kill_boot_ns;		/* when its kill was last asked for; 0: never */
+	__u64 exec_id;			/* task->self_exec_id by then; another: an exec was missed */
 	__u64 inode;
 	__u32 device;			/* kernel encoding: major << 20 | minor */
 	__u32 flags;			/* enum aegis_identity */
@@ -34,6 +35,7 @@ struct aegis_proc {
 struct aegis_asker {
 	__u64 start_boot_ns;
 	__u64 execs;			/* of the machine, until then */
+	__u64 exec_id;
 	__u64 question;			/* see question_of() */
 	__u32 tgid;
 	__u32 program;
@@ -257,7 +259,7 @@ struct aegis_judge {
 };
 
 #ifndef AEGIS_CDEF			/* cffi cannot read this */
-_Static_assert(sizeof(struct aegis_proc) == 912, "proc ABI");
+_Static_assert(sizeof(struct aegis_proc) == 920, "proc ABI");
 _Static_assert(__builtin_offsetof(struct aegis_proc, path) ==
 	       __builtin_offsetof(struct aegis_proc, lasting) +
 	       __builtin_offsetof(struct aegis_program, path), "a program inside a process");

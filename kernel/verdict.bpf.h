@@ -56,7 +56,8 @@ static __always_inline struct aegis_proc *current_proc(void)
 	__u32 tgid = task->tgid;
 	struct aegis_proc *proc = bpf_map_lookup_elem(&procs, &tgid);
 
-	if (proc && proc->start_boot_ns == task->group_leader->start_boottime)
+	if (proc && proc->start_boot_ns == task->group_leader->start_boottime &&
+	    proc->exec_id == task->self_exec_id)
 		return proc;
 	return nobody();
 }

@@ -26,7 +26,7 @@ from aegis.bpf.trial import Trial
 from aegis.errors import KernelError
 from aegis.policy.tables import Tables
 
-TRACING = ("aegis_exec", "aegis_fork", "aegis_exit")
+TRACING = ("aegis_exec", "aegis_exec_again", "aegis_fork", "aegis_fork_again", "aegis_exit")
 CGROUP = (
     *("aegis_connect4", "aegis_connect6", "aegis_sendmsg4", "aegis_sendmsg6", "aegis_socket"),
     *("aegis_bind4", "aegis_bind6", "aegis_recvmsg4", "aegis_recvmsg6"),

@@ -20,7 +20,7 @@ PARTS = (
     ("aegis_connect4", "aegis_sendmsg4", "aegis_recvmsg4", "aegis_bind4", "aegis_socket",
      "aegis_exec"),
     ("aegis_connect6", "aegis_sendmsg6", "aegis_recvmsg6", "aegis_bind6", "aegis_ingress",
-     "aegis_sockops"),
+     "aegis_sockops", "aegis_exec_again"),
 )  # fmt: skip
 
 
