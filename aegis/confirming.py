@@ -48,7 +48,8 @@ class Note:
         self.path = path
 
     def is_about(self, policy: Policy) -> bool:
-        return self._read()[:1] == [digest(policy)]
+        noted = self._read()
+        return bool(noted) and noted[0] == digest(policy)  # a second's work for a large one
 
     def is_of(self, generation: int) -> bool:
         """Whether that is the number the policy was put on trial with."""
