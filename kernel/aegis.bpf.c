@@ -31,7 +31,8 @@ char LICENSE[] SEC("license") = "GPL";
  */
 static __always_inline bool is_recorded(struct aegis_proc *proc, struct task_struct *task)
 {
-	return proc && proc->start_boot_ns == start_of(task) &&
+	/* Seeded in the midst of its exec it has the right exec_id, and less than is known now. */
+	return proc && !(proc->flags & AEGIS_ID_SEEDED) && proc->start_boot_ns == start_of(task) &&
 	       proc->exec_id == BPF_CORE_READ(task, self_exec_id);
 }
 
