@@ -23,11 +23,12 @@ class Kernel:
         return self.oldest <= series and (self.newest is None or series <= self.newest)
 
 
-# Four minutes on a slow machine; on these by hand.
-_GUARD = ("test_guard",)
+# Minutes on a slow machine, about what these kernels do not do (preempt in tracepoints) or is
+# shown on the newest one; here by hand.
+_ON_THE_NEWEST = ("test_guard", "test_missed")
 KERNELS = (
-    Kernel("6.1", suite="bookworm", oldest=(6, 1), newest=(6, 1), without=_GUARD),
-    Kernel("6.12", suite="trixie", oldest=(6, 12), newest=(6, 12), without=_GUARD),
+    Kernel("6.1", suite="bookworm", oldest=(6, 1), newest=(6, 1), without=_ON_THE_NEWEST),
+    Kernel("6.12", suite="trixie", oldest=(6, 12), newest=(6, 12), without=_ON_THE_NEWEST),
     Kernel("newest", suite="trixie-backports", oldest=(6, 13), newest=None),
 )
 

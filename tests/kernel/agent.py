@@ -12,14 +12,16 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from aegis import control
 from aegis.actions.processes import children, read_stat
 from aegis.bpf.cgroup import instance_name
 from aegis.cli.main import make_parser
+from tests.kernel import forked
+from tests.kernel.forked import Forked
 from tests.kernel.programs import Programs, Talk
-from tests.kernel.settings import AT_ROOT, PATIENCE
+from tests.kernel.settings import AT_ROOT, FORKED, PATIENCE
 
 # A test run that is killed takes its agent along.
 _WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
@@ -34,8 +36,11 @@ Finished = subprocess.CompletedProcess[str]
 def aegis(*words: str | Path, cgroup: Path | None = None) -> Finished:
     """One command of the command line, run to its end."""
     place = [] if cgroup is None or AT_ROOT else ["--cgroup", str(cgroup)]
+    given = [*map(str, words), *place]
+    if FORKED:
+        return forked.run(given, PATIENCE)
     return subprocess.run(
-        [sys.executable, "-m", "aegis", *map(str, words), *place],
+        [sys.executable, "-m", "aegis", *given],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -82,25 +87,32 @@ class Agent:
         self._stderr = folder / "stderr"
         self.log = folder / "log.jsonl"  # not the host's
         self.history = folder / "history.db"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._fence: tuple[Path, Talk] | None = None
         self.fences = 0
 
     def start(self, *flags: str) -> None:
         """Return once verdicts are in force."""
         place = [] if AT_ROOT else ["--cgroup", str(self.cgroup)]
-        argv = [sys.executable, "-m", "aegis", "run", "-c", str(self.policy), "--json"]
-        argv += ["--log", str(self.log), "--history", str(self.history)]
+        words = ["run", "-c", str(self.policy), "--json", "--log", str(self.log)]
+        words += ["--history", str(self.history), *place, *flags]
         begin = self._stderr.stat().st_size if self._stderr.exists() else 0
         with self._stdout.open("ab") as stdout, self._stderr.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [*_WITH_US, *self._wrapper, *argv, *place, *flags],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                cwd="/",
-            )
+            self._process = self._spawn(words, stdout, stderr)
         self.wait_stderr("aegis: ready", begin)
+
+    def _spawn(
+        self, words: list[str], stdout: IO[bytes], stderr: IO[bytes]
+    ) -> "subprocess.Popen[bytes] | Forked":
+        if FORKED and not self._wrapper:
+            return Forked(words, stdout, stderr)
+        return subprocess.Popen(
+            [*_WITH_US, *self._wrapper, sys.executable, "-m", "aegis", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd="/",
+        )
 
     @property
     def instance(self) -> str:

@@ -24,7 +24,7 @@
 enum {
 	PROTOCOL_L2TP = 115,
 	PROTOCOL_EXPERIMENT = 253,	/* RFC 3692: nobody answers */
-	WAIT_FOR_SUBFLOW_MS = 8000,	/* or for its end: killed by the agent, later if that must wait */
+	WAIT_FOR_SUBFLOW_MS = 20000,	/* or for its end: killed by the agent, later if that must wait */
 };
 
 struct bare {			/* the port where TCP and UDP have theirs */

@@ -11,6 +11,9 @@ AT_ROOT = os.environ.get("AEGIS_TEST_ROOT") == "1"
 # Missing root, BTF or a tool is a failure and not a reason to skip.
 REQUIRED = os.environ.get("AEGIS_KERNEL_TESTS") == "1"
 
+# Commands of Aegis are copies of the test run, see forked.py.
+FORKED = os.environ.get("AEGIS_TEST_FORKED") == "1"
+
 # A file that gets a line for each test as it ends; empty: none.
 PROGRESS = os.environ.get("AEGIS_TEST_PROGRESS", "")
 
@@ -21,7 +24,7 @@ FLOOD = int(os.environ.get("AEGIS_TEST_FLOOD", "10000" if AT_ROOT else "200000")
 BURST = 2000 if AT_ROOT else 20000
 
 # Seconds before a step is called hung: a machine may have much else to do.
-PATIENCE = HUNG_S
+PATIENCE = HUNG_S * (2 if AT_ROOT else 1)
 
 # Seconds that what is done at once may take, which is a claim. Emulated processors are slow.
 AT_ONCE = 30.0 if AT_ROOT else 5.0

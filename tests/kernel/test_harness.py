@@ -3,16 +3,18 @@
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kernel import forked
 from tests.kernel.cgroup import ScratchCgroup, cgroup2_mount
 from tests.kernel.forms import CASE_IDS, CASES, Form
 from tests.kernel.network import REMOTE4, REMOTE6
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
-from tests.kernel.settings import NOBODY
+from tests.kernel.settings import NOBODY, PATIENCE
 from tests.kernel.workshop import Workshop
 
 HYBRID = """\
@@ -123,3 +125,14 @@ def test_prober_can_lie_about_itself(workshop: Workshop, programs: Programs) -> 
     assert Path(f"/proc/{talk.pid}/cmdline").read_bytes().startswith(b"/usr/bin/curl\0")
     assert str(Path(f"/proc/{talk.pid}/exe").readlink()) == "/usr/bin/curl"
     assert talk.end() == 0
+
+
+@pytest.mark.parametrize("words", [("check", "-c", "/nowhere.toml"), ("--version",), ("load", "x")])
+def test_a_copied_command_is_the_command(words: tuple[str, ...]) -> None:
+    """What guests start is what an administrator would: same exit code, same words."""
+    command = [sys.executable, "-m", "aegis", *words]
+    real = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    copied = forked.run(words, PATIENCE)
+    said = (real.returncode, real.stdout, real.stderr)
+    assert (copied.returncode, copied.stdout, copied.stderr) == said
+    assert any(said)

@@ -11,7 +11,7 @@ from tests.kernel.settings import AT_ROOT
 from tests.prove import prove
 
 # Emulated processors are slow; the full run is `./dev prove --triples 10000000`.
-TRIPLES = int(os.environ.get("AEGIS_TRIPLES", "20000" if AT_ROOT else "200000"))
+TRIPLES = int(os.environ.get("AEGIS_TRIPLES", "8000" if AT_ROOT else "200000"))
 
 
 def test_kernel_and_reference_agree_on_random_policies(
