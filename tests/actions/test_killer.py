@@ -103,7 +103,11 @@ def kill_all(mark: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-FAMILY = "bash -c 'sleep 71{pid} & (sleep 71{pid} & sleep 71{pid}) & setsid sleep 71{pid} & wait'"
+# None but a sleep ever has "sleep\0": setsid's own command line would have it, too.
+FAMILY = (
+    "bash -c 'sleep 71{pid} & (sleep 71{pid} & sleep 71{pid}) &"
+    ' setsid bash -c "exec sleep 71{pid}" & wait\''
+)
 
 
 @pytest.mark.parametrize("tree", [False, True])
