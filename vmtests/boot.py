@@ -24,7 +24,7 @@ from vmtests import trixie
 from vmtests.fetch import STATE
 from vmtests.judge import judge
 from vmtests.qmp import Waker
-from vmtests.vm import CPUS, MEMORY, PROCESSOR
+from vmtests.vm import MEMORY, PROCESSOR
 
 REPORT = STATE / "report" / "boot"
 TIME_LIMIT = 1200.0  # a machine that does other things besides takes five minutes
@@ -54,7 +54,7 @@ def qemu(folder: Path, words: str, port: int) -> list[str]:
     # The guest reaches nobody (restrict); we reach its sshd.
     network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
     return [
-        "qemu-system-x86_64", *PROCESSOR.split(), "-smp", str(CPUS), "-m", MEMORY,
+        "qemu-system-x86_64", *PROCESSOR.split(), "-smp", "2", "-m", MEMORY,
         "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(trixie.kernel().vmlinuz), "-initrd", str(folder / "initramfs"),
         "-append", f"root=/dev/vda console=ttyS0 mitigations=off panic=-1 quiet {words}",

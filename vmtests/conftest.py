@@ -42,11 +42,15 @@ def _run(kernel: Kernel) -> vm.Run:
     return vm.run_pytest(kernel, report, "tests/kernel", "--durations=10", *ignored)
 
 
+def _has_less_to_do(kernel: Kernel) -> tuple[int, int]:
+    return len(kernel.without), -kernel.processors
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start a guest for each kernel asked for, one a processor: that is what emulation keeps busy.
 
     At once, beside the tests of this machine, which mostly wait; and behind them, as guests
-    only take what nobody else does.
+    only take what nobody else does. The one with most to do is not left for the end.
     """
     callspecs = (getattr(item, "callspec", None) for item in session.items)
     params = [callspec.params for callspec in callspecs if callspec is not None]
@@ -55,7 +59,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     Workshop(make_directory()).close()  # compiles what would take minutes in there
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
-    session.config.stash[_started] = {kernel: pool.submit(_run, kernel) for kernel in kernels}
+    session.config.stash[_started] = {
+        kernel: pool.submit(_run, kernel) for kernel in sorted(kernels, key=_has_less_to_do)
+    }
     session.config.stash[_pool] = pool
 
 

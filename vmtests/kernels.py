@@ -14,6 +14,7 @@ class Kernel:
     suite: str
     oldest: Series
     newest: Series | None
+    processors: int = 1
     without: tuple[str, ...] = ()  # files of tests that run on another kernel, for their time
 
     def covers(self, release: str) -> bool:
@@ -23,13 +24,18 @@ class Kernel:
         return self.oldest <= series and (self.newest is None or series <= self.newest)
 
 
-# Minutes on a slow machine, about what these kernels do not do (preempt in tracepoints) or is
-# shown on the newest one; here by hand.
-_ON_THE_NEWEST = ("test_guard", "test_missed")
+# On the newest one only, for their time: of what these kernels do not do (preempt in tracepoints),
+# or the same on each kernel. Here by hand.
+_ON_THE_NEWEST = (
+    "test_arguments", "test_flood", "test_guard", "test_inbound_off", "test_kill_again",
+    "test_missed", "test_proof", "test_trust",
+)  # fmt: skip
+# One guest has two processors. Emulated, they wait for each other so much that the same tests cost
+# 1.4 times as much; that two are used at once is shown by the machine's own tests as well.
 KERNELS = (
-    Kernel("6.1", suite="bookworm", oldest=(6, 1), newest=(6, 1), without=_ON_THE_NEWEST),
-    Kernel("6.12", suite="trixie", oldest=(6, 12), newest=(6, 12), without=_ON_THE_NEWEST),
-    Kernel("newest", suite="trixie-backports", oldest=(6, 13), newest=None),
+    Kernel("6.1", "bookworm", (6, 1), (6, 1), without=_ON_THE_NEWEST),
+    Kernel("6.12", "trixie", (6, 12), (6, 12), processors=2, without=_ON_THE_NEWEST),
+    Kernel("newest", "trixie-backports", (6, 13), None),
 )
 
 # The generic kernel: unlike the cloud one it mounts 9p, so a guest shares the host's root

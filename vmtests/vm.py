@@ -19,7 +19,6 @@ from vmtests.kernels import Kernel
 CHECKOUT = Path(__file__).resolve().parent.parent
 VNG = Path(sys.executable).with_name("vng")
 
-CPUS = 2
 MEMORY = "2G"
 # Emulated 5-level page tables slow every miss down for address space nobody uses here.
 PROCESSOR = "-accel tcg,thread=multi -cpu max,la57=off"
@@ -72,7 +71,7 @@ def run_pytest(kernel: Kernel, report: Path, *arguments: str) -> Run:
     # Not in the command: that is in the kernel's, which is cut after 2,048 bytes.
     (report / "arguments").write_text("".join(f"{argument}\n" for argument in arguments))
     guest = ["/bin/sh", "-c", _START, "start", str(CHECKOUT), sys.executable]
-    command = _command(image(kernel), report, guest)
+    command = _command(image(kernel), kernel.processors, report, guest)
     begun = time.monotonic()
     exit_code, output = _run(command)
     (report / "output").write_text(output)
@@ -86,7 +85,7 @@ def _share(number: int, tag: str, path: Path, *, writable: bool = False) -> str:
     return f"-fsdev {backend} -device virtio-9p-pci,fsdev=aegis{number},mount_tag={tag}"
 
 
-def _command(kernel: Image, report: Path, guest: list[str]) -> list[str]:
+def _command(kernel: Image, processors: int, report: Path, guest: list[str]) -> list[str]:
     shares = (
         _share(0, "aegis.usr", Path("/usr")),
         _share(1, "aegis.checkout", CHECKOUT),
@@ -100,7 +99,7 @@ def _command(kernel: Image, report: Path, guest: list[str]) -> list[str]:
         "--disable-microvm",
         "--force-9p",
         "--user=root",
-        f"--cpus={CPUS}",
+        f"--cpus={processors}",
         f"--memory={MEMORY}",
         "--cwd=/",
         # Emulated, the detours around faulty processors cost a fifth of the time.
