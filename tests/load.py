@@ -207,9 +207,10 @@ def _beside(bench: Bench, noisy: Path, noise_of: tuple[int, int], pace: int) -> 
         noise.kill()
         noise.wait()
     blocked, lost = (after[key] - before[key] for key in ("blocked", "lost"))
-    is_loud = (blocked - FLOWS) / seconds >= LOUD
+    pace_of_noise = (blocked - FLOWS) / seconds
+    is_loud = pace_of_noise >= LOUD
     text = (
-        f"{blocked / seconds:>9,.0f} denied/s, {lost / seconds:>9,.0f}/s lost; "
+        f"{pace_of_noise:>9,.0f} denied/s of noise, {lost / seconds:>9,.0f}/s lost; "
         f"the other's {FLOWS:,} in {ended - begun:.2f} s: {told:,} told {until - ended:.1f} s later"
         + ("" if is_loud else f"; the noise did not reach {LOUD:,}/s")
     )
