@@ -23,7 +23,7 @@ from typing import IO, NoReturn
 from aegis.cli.main import COMMANDS, main
 
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None)
 
 
 class Forked:
