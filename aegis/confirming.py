@@ -19,7 +19,7 @@ from aegis.last_good import LastGoodError, this_boot
 from aegis.parts import Parts
 from aegis.policy.model import Mode, Policy, Where
 from aegis.policy.tables import Tables
-from aegis.reloading import Reloading, read_policy
+from aegis.reloading import Reloading
 from aegis.tasks import Tasks
 
 SECONDS_MIN, SECONDS_MAX = 1, 3600
@@ -180,7 +180,7 @@ class Confirming:
             raise ControlError(f"{seconds:g}: between {SECONDS_MIN} and {SECONDS_MAX} seconds")
         async with self._reloading.lock:
             self._reloading.refuse_on_trial()
-            loaded = await asyncio.to_thread(read_policy, config)
+            loaded = await asyncio.to_thread(self._reloading.read, config)
             before = None if self._reloading.held else self._reloading.policy
 
             async def check(policy: Policy, resolution: Any) -> None:
@@ -208,7 +208,7 @@ class Confirming:
     async def _of_the_files(self) -> Policy:
         """What a reload or start would put in force."""
         try:
-            loaded = await asyncio.to_thread(read_policy, self._parts.options.config)
+            loaded = await asyncio.to_thread(self._reloading.read, self._parts.options.config)
         except AegisError:
             return Policy()
         return self._reloading.overruled(loaded.policy)

@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which capabilities the running agent and its brokers have, and which brokers a policy needs.
+"""Which capabilities brokers have, and which brokers a policy needs.
 
-Loading is over by then, and cannot be done again: what it takes is given up for good.
-What reactions take the agent never has: it asks a broker (``aegis.broker``).
+The running agent has none. Loading is over by then, and cannot be done again: what it takes is
+given up for good. What reactions take it never has, and what reloads take no more: it asks a
+broker (``aegis.broker``).
 """
 
 from collections.abc import Iterator
 
 from aegis.policy.model import Actions, Policy
 
-# To see packets, once a rule refuses some: raised for that moment only.
-ATTACHING = frozenset({"CAP_NET_ADMIN"})
-# To follow the links in a policy's paths: for that moment only.
-READING = frozenset({"CAP_DAC_READ_SEARCH"})
-PERMITTED = ATTACHING | READING
-
 KILL, SEVER, NAMES, HOOKS = "kill", "sever", "names", "hooks"
+PATHS, ATTACH = "paths", "attach"
 LOOKING = frozenset({"CAP_SYS_PTRACE"})  # at processes of other users
 KILLING = LOOKING | {"CAP_KILL"}
 OTHER_USERS = frozenset({"CAP_SETUID", "CAP_SETGID"})
@@ -26,6 +22,10 @@ BROKERS = {
     NAMES: frozenset[str](),
     # Where there is no cgroup, what a script left behind is found by its environment.
     HOOKS: KILLING | OTHER_USERS,
+    # To follow the links in a policy's paths, through directories of other users.
+    PATHS: frozenset({"CAP_DAC_READ_SEARCH"}),
+    # To see packets, once a rule refuses some.
+    ATTACH: frozenset({"CAP_NET_ADMIN"}),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aegis import lockout, systemd
-from aegis.bpf.rights import raised, set_rights
+from aegis.bpf.rights import keep_rights
 from aegis.bpf.tiers import LSM
 from aegis.bpf.trial import boot_ns
 from aegis.config.load import Loaded, load_policy
@@ -17,19 +17,12 @@ from aegis.errors import AegisError, ControlError, KernelError
 from aegis.parts import Parts
 from aegis.policy.compile import compile_policy
 from aegis.policy.model import Address, Mode, Policy, Resolution
-from aegis.privileges import PERMITTED, READING
 from aegis.resolving import Resolving
 from aegis.tasks import TableLock, Tasks
 
 RIGHTS_AGAIN_S = 5.0
 
 Check = Callable[[Policy, Resolution], Awaitable[None]]
-
-
-def read_policy(config: Path) -> Loaded:
-    """What *config* says; its paths lead through other users' directories, too."""
-    with raised(*READING):
-        return load_policy(config)
 
 
 class Reloading:
@@ -49,6 +42,11 @@ class Reloading:
         self.last_ok = True
         self.held = ""  # why the files' policy is not what is in force
         self.accepted: Callable[[], object] = bool  # called when a reload was asked for and done
+
+    def read(self, config: Path) -> Loaded:
+        """What *config* says; its paths lead through other users' directories, too."""
+        with self._parts.brokers.following() as follow:
+            return load_policy(config, follow=follow)
 
     def overruled(self, policy: Policy) -> Policy:
         """*policy* with what the command line says instead."""
@@ -106,8 +104,9 @@ class Reloading:
 
     def give_up_rights(self) -> None:
         """Once the start is over."""
+        self._parts.kernel.attach_packets = self._parts.brokers.attach
         try:
-            set_rights(PERMITTED, frozenset())
+            keep_rights(frozenset())
         except KernelError as error:
             # A thread that waits for a disk answers later; until then it is said, not the end.
             self._parts.reactions.notice("rights-kept", f"{error}: tried again")
@@ -174,7 +173,7 @@ class Reloading:
             systemd.notify("RELOADING=1")
             try:
                 await self._end_trial()
-                loaded = await asyncio.to_thread(read_policy, self._parts.options.config)
+                loaded = await asyncio.to_thread(self.read, self._parts.options.config)
                 check = None if knows else self._check
                 generation = await self.put_in_force(loaded.policy, check=check)
                 self.accepted()

@@ -215,6 +215,11 @@ int aegis_attach_cgroup(struct aegis_object *object, const char *name, int progr
 			       bpf_program__expected_attach_type(program), NULL);
 }
 
+int aegis_attach_packets(int program_fd, int cgroup_fd)
+{
+	return bpf_link_create(program_fd, cgroup_fd, BPF_CGROUP_INET_INGRESS, NULL);
+}
+
 int aegis_attach_tracing(int program_fd)
 {
 	return bpf_raw_tracepoint_open(NULL, program_fd);

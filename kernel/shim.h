@@ -70,6 +70,8 @@ int aegis_is_map(struct aegis_object *object, const char *name, int fd);
 /* Links: each returns a new file descriptor. *program*: whose kind of hook it is. */
 int aegis_attach_cgroup(struct aegis_object *object, const char *program, int program_fd,
 			int cgroup_fd);
+/* To what comes in; takes CAP_NET_ADMIN. */
+int aegis_attach_packets(int program_fd, int cgroup_fd);
 int aegis_attach_tracing(int program_fd);
 int aegis_link_update(int link_fd, int program_fd);
 int aegis_link_detach(int link_fd);
@@ -145,10 +147,8 @@ int aegis_spawn(const struct aegis_spawn *spawn, int *no_cgroup);
  */
 int aegis_prove(int procs_fd, int cgroup_fd, int *child);
 
-/* Capabilities, as bits: of all threads; of the calling one, for a moment. */
-int aegis_set_rights(uint64_t permitted, uint64_t effective);
-int aegis_raise_rights(uint64_t more, uint64_t *before);
-int aegis_restore_rights(uint64_t effective);
+/* Capabilities of all threads, as bits, permitted and in effect. */
+int aegis_set_rights(uint64_t rights);
 int aegis_permitted_rights(uint64_t *permitted);
 int aegis_hide_memory(int hidden);
 

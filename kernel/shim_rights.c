@@ -79,17 +79,15 @@ static int wait_for(int asked)
 	return -ETIMEDOUT;
 }
 
-int aegis_set_rights(uint64_t permitted, uint64_t effective)
+int aegis_set_rights(uint64_t rights)
 {
 	/* Not one of Python's, nor the ones glibc keeps to itself. */
 	const int number = SIGRTMIN + 5;
 	struct sigaction action = { .sa_handler = follow, .sa_flags = SA_RESTART };
 	int round, asked, err;
 
-	wanted[0].permitted = permitted;
-	wanted[1].permitted = permitted >> 32;
-	wanted[0].effective = effective;
-	wanted[1].effective = effective >> 32;
+	wanted[0].permitted = wanted[0].effective = rights;
+	wanted[1].permitted = wanted[1].effective = rights >> 32;
 	err = set_own(wanted);
 	if (err)
 		return err;
@@ -107,31 +105,6 @@ int aegis_set_rights(uint64_t permitted, uint64_t effective)
 			return err ? err : atomic_load(&failure);
 	}
 	return 0;
-}
-
-int aegis_raise_rights(uint64_t more, uint64_t *before)
-{
-	struct __user_cap_data_struct data[2];
-	int err = get_own(data);
-
-	if (err)
-		return err;
-	*before = data[0].effective | (uint64_t)data[1].effective << 32;
-	data[0].effective |= more & data[0].permitted;
-	data[1].effective |= more >> 32 & data[1].permitted;
-	return set_own(data);
-}
-
-int aegis_restore_rights(uint64_t effective)
-{
-	struct __user_cap_data_struct data[2];
-	int err = get_own(data);
-
-	if (err)
-		return err;
-	data[0].effective = effective;
-	data[1].effective = effective >> 32;
-	return set_own(data);
 }
 
 int aegis_permitted_rights(uint64_t *permitted)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from aegis.policy.model import Actions, Notify, Policy, Rule, Selectors, Settings, Where
-from aegis.privileges import BROKERS, PERMITTED, hook_users, kills
+from aegis.privileges import BROKERS, hook_users, kills
 
 HERE = Where("test.toml", 1)
 QUIET = Settings(unconfigured_actions=Actions(log=True))
@@ -51,15 +51,11 @@ def test_a_policy_has_the_brokers_started_that_it_needs(
     assert hook_users(policy) == users
 
 
-def test_the_agent_keeps_nothing_that_a_reaction_takes() -> None:
-    """What it may still raise is for reading and for attaching to packets."""
-    for_good = {"CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_KILL", "CAP_SYS_PTRACE"}
-    assert not (for_good | {"CAP_SETUID", "CAP_SETGID", "CAP_CHOWN"}) & PERMITTED
-
-
 def test_no_broker_has_what_another_does() -> None:
     """Each has only what its own kind of reaction takes; none may load a program."""
     assert BROKERS["kill"] == {"CAP_KILL", "CAP_SYS_PTRACE"}
     assert BROKERS["names"] == frozenset()
+    assert BROKERS["paths"] == {"CAP_DAC_READ_SEARCH"}
+    assert BROKERS["attach"] == {"CAP_NET_ADMIN"}
     assert not any({"CAP_BPF", "CAP_PERFMON"} & rights for rights in BROKERS.values())
     assert "CAP_SYS_ADMIN" not in BROKERS["hooks"] | BROKERS["kill"]

@@ -60,14 +60,16 @@ def nobody_without_rights(got: Any) -> bool:
 
 
 def least_rights(got: Any) -> bool:
-    """The agent has nothing in effect, hooks have nothing at all, and kill ran."""
+    """Neither the agent nor hooks have anything, and kill ran."""
     if not isinstance(got, Mapping) or "aegis-kill.service" not in got:
         return False
     hooks = [str(rights) for unit, rights in got.items() if unit.startswith("aegis-hooks@")]
     nothing = [
         f"CapPrm={NO_RIGHTS}" in rights and f"CapBnd={NO_RIGHTS}" in rights for rights in hooks
     ]
-    return f"CapEff={NO_RIGHTS}" in str(got.get("aegis.service")) and bool(hooks) and all(nothing)
+    agent = str(got.get("aegis.service"))
+    has_none = f"CapEff={NO_RIGHTS}" in agent and f"CapPrm={NO_RIGHTS}" in agent
+    return has_none and bool(hooks) and all(nothing)
 
 
 def low(got: Any) -> bool:
@@ -90,7 +92,7 @@ REACTIONS: dict[str, dict[str, Check]] = {
     "exposures": {
         f"{unit}.service": low
         for unit in ("aegis", "aegis-load", "aegis-kill", "aegis-sever", "aegis-names",
-                     "aegis-hooks@0", "aegis-hooks@65534")
+                     "aegis-paths", "aegis-attach", "aegis-hooks@0", "aegis-hooks@65534")
     },
     "the_removal": {
         "dpkg -r": fine_with("links and maps removed"), "pins": is_(False),

@@ -18,7 +18,6 @@ from aegis.bpf.layout import layout
 from aegis.bpf.maps import KEY_OF_ONE, check
 from aegis.bpf.object import MAPS, UNKEYED_MAPS, BpfObject, read_counters
 from aegis.bpf.pins import Pins, mount_bpffs
-from aegis.bpf.rights import raised
 from aegis.bpf.ring import Ring
 from aegis.bpf.sums import KernelSums
 from aegis.bpf.tiers import Tier, Tiers, lacking_lsm
@@ -34,7 +33,8 @@ CGROUP = (
 )
 # Attached only while what is in force says so, in this field of its configuration: the one is
 # asked of every packet, the other ten times for a TCP connection (docs/performance.md).
-WANTED_BY = {"aegis_ingress": "refuses_inbound", "aegis_sockops": "watches_inbound"}
+PACKETS = "aegis_ingress"
+WANTED_BY = {PACKETS: "refuses_inbound", "aegis_sockops": "watches_inbound"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Kernel:
         self.inherited: list[Inherited] = []
         self.settled: Callable[[Tables, int], object] = _nobody_asks
         self._early: Early | None = None
+        # Who does it, given a program and a cgroup, once we have no right to; see ``packets``.
+        self.attach_packets: Callable[[int, int], int] | None = None
 
     @property
     def object(self) -> BpfObject:
@@ -318,10 +320,14 @@ class Kernel:
     def _attach_new(self, name: str) -> None:
         directory = open_cgroup(self.cgroup)
         try:
-            with raised("CAP_NET_ADMIN"):  # asked for where packets are seen
-                self._keep(name, self.object.attach_cgroup(name, directory))
+            self._keep(name, self._attach_to(name, directory))
         finally:
             os.close(directory)
+
+    def _attach_to(self, name: str, directory: int) -> int:
+        if name == PACKETS and self.attach_packets is not None:
+            return self.attach_packets(self.object.program_fd(name), directory)
+        return self.object.attach_cgroup(name, directory)
 
     def evidence(self) -> Evidence:
         """Of what is attached and in force; made once that is done."""

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capabilities of this process: given up by all its threads, raised by one for a moment."""
-
-import contextlib
-from collections.abc import Iterator
+"""Capabilities of this process, given up by all its threads for good."""
 
 from aegis._bpf import ffi, lib
 from aegis.bpf.maps import check
@@ -26,26 +23,14 @@ def bits(names: frozenset[str]) -> int:
     return sum(1 << CAPABILITIES[name] for name in names)
 
 
-def set_rights(permitted: frozenset[str], effective: frozenset[str]) -> None:
-    """Of every thread, and of those they start; none that is not held is gained.
+def keep_rights(names: frozenset[str]) -> None:
+    """Every thread keeps these, and those they start; none that is not held is gained.
 
     :raises KernelError: when some thread would not.
     """
     held = ffi.new("uint64_t *")
     check(lib.aegis_permitted_rights(held), "asking for the capabilities")
-    kept = bits(permitted) & held[0]
-    check(lib.aegis_set_rights(kept, bits(effective) & kept), "giving up capabilities")
-
-
-@contextlib.contextmanager
-def raised(*names: str) -> Iterator[None]:
-    """This thread has these in effect, of what is permitted."""
-    before = ffi.new("uint64_t *")
-    check(lib.aegis_raise_rights(bits(frozenset(names)), before), "raising capabilities")
-    try:
-        yield
-    finally:
-        check(lib.aegis_restore_rights(before[0]), "lowering capabilities")
+    check(lib.aegis_set_rights(bits(names) & held[0]), "giving up capabilities")
 
 
 def hide_memory(*, hidden: bool) -> None:

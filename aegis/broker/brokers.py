@@ -3,17 +3,21 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 
 from aegis.actions.kill import KillOrder, KillResult, KillStatus
 from aegis.actions.notice import Tell
 from aegis.actions.runs import Order, Started, nobody_asks
 from aegis.actions.script_job import ScriptResult, readable
 from aegis.bpf.existing import Held
-from aegis.broker.client import Calls, Line
+from aegis.broker.client import Calls, Errand, Line
 from aegis.broker.messages import (
+    Attach,
+    Attached,
     Cancel,
+    Follow,
+    Followed,
     Found,
     Freeze,
     Kill,
@@ -27,10 +31,11 @@ from aegis.broker.messages import (
     Severed,
 )
 from aegis.broker.opener import Opener
+from aegis.broker.wire import close_all
 from aegis.errors import BrokerError, KernelError, ScriptError
 from aegis.names import Answer, names_in, parse_address
 from aegis.policy.model import Policy
-from aegis.privileges import HOOKS, KILL, NAMES, SEVER, hook_users, kills
+from aegis.privileges import ATTACH, HOOKS, KILL, NAMES, PATHS, SEVER, hook_users, kills
 from aegis.tasks import tick
 
 CHECK_S = 1.0
@@ -78,6 +83,36 @@ class Brokers:
     def let_go_of_sever(self) -> None:
         """It was needed once."""
         self._sever.drop()
+
+    @contextmanager
+    def following(self) -> Iterator[Callable[[str], str]]:
+        """Lends what follows links where the agent may not look; from any thread.
+
+        It raises BrokerError. The broker is started when it is first asked.
+        """
+        with closing(Errand(PATHS, self._opener)) as errand:
+
+            def follow(path: str) -> str:
+                answer, fds = errand.ask(Follow(path))
+                close_all(fds)
+                if not isinstance(answer, Followed):
+                    raise BrokerError("the paths broker's answer is none")
+                return answer.path
+
+            yield follow
+
+    def attach(self, program_fd: int, cgroup_fd: int) -> int:
+        """As ``packets.attach``; from any thread.
+
+        :raises KernelError: as that
+        :raises BrokerError: when nobody is there to do it
+        """
+        with closing(Errand(ATTACH, self._opener)) as errand:
+            answer, fds = errand.ask(Attach(), (program_fd, cgroup_fd))
+        if isinstance(answer, Attached) and not answer.error and len(fds) == 1:
+            return fds[0]
+        close_all(fds)
+        raise KernelError(getattr(answer, "error", "") or "the attach broker's answer is none")
 
     async def look_up(self, name: str, timeout: float) -> Answer:
         """As ``names.resolve``."""

@@ -23,6 +23,35 @@ RETRY_S = 1.0
 Started = Callable[[int, Running], None]
 
 
+class Errand:
+    """Questions of any thread, to a broker that nobody else asks and that ends after them.
+
+    Who asks is told what fails: nothing is told to others.
+    """
+
+    def __init__(self, name: str, opener: Opener) -> None:
+        self._name, self._opener = name, opener
+        self._wire: Wire | None = None
+
+    def ask(self, message: Message, fds: tuple[int, ...] = ()) -> tuple[Message, tuple[int, ...]]:
+        """The answer, with its descriptors, which are the caller's.
+
+        :raises BrokerError: saying why there is none
+        """
+        try:
+            if self._wire is None:
+                self._wire = Wire(self._opener(self._name, 0))
+            self._wire.send(message, fds)
+            return self._wire.wait(FIRST_S)
+        except BrokerError as error:
+            raise BrokerError(f"the {self._name} broker does not answer: {error}") from error
+
+    def close(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
+
+
 class Link:
     """What a line and calls have in common. *reason*: why it does not work; "" if it does."""
 

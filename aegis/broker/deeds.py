@@ -5,18 +5,21 @@ import asyncio
 import os
 import stat
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from aegis.actions import cage
 from aegis.actions.budget import Budget
 from aegis.actions.kill import BUDGET_S, KillOrder, KillResult, KillStatus, Strike
 from aegis.actions.runs import Order, Runs
 from aegis.actions.script_job import ScriptResult
-from aegis.bpf import diag
+from aegis.bpf import diag, packets
 from aegis.bpf.rights import hide_memory
 from aegis.broker.messages import (
+    Attach,
+    Attached,
     Cancel,
+    Follow,
+    Followed,
     Found,
     Freeze,
     Kill,
@@ -30,13 +33,17 @@ from aegis.broker.messages import (
     Severed,
 )
 from aegis.broker.wire import close_all
-from aegis.errors import AegisError, BrokerError, said_of
+from aegis.errors import AegisError, BrokerError, KernelError, said_of
 from aegis.names import resolve
 
 LOOKUP_S = 30.0  # the agent waits less
 _TEXT_MAX = 1024 * 1024
 
-Reply = Callable[[Message], None]
+
+class Reply(Protocol):
+    """*fds* go along; they stay the caller's."""
+
+    def __call__(self, message: Message, fds: tuple[int, ...] = (), /) -> None: ...
 
 
 class Deeds:
@@ -137,6 +144,39 @@ class Naming(Deeds):
         """Nobody wants to know any more."""
         for task in self._tasks:
             task.cancel()
+
+
+class Following(Deeds):
+    """Follows the links in a path; says where it leads, and nothing of what is there."""
+
+    def take(self, message: Message, fds: tuple[int, ...]) -> None:
+        close_all(fds)
+        if not isinstance(message, Follow) or not message.path.startswith("/"):
+            raise BrokerError(f"{type(message).__name__}: none of this broker's deeds")
+        self.reply(Followed(os.path.realpath(message.path)))
+
+
+class Attaching(Deeds):
+    """Attaches a program that sees packets to a cgroup: both are given to it."""
+
+    def take(self, message: Message, fds: tuple[int, ...]) -> None:
+        try:
+            if not isinstance(message, Attach) or len(fds) != 2:
+                raise BrokerError(f"{type(message).__name__}: none of this broker's deeds")
+            self._attach(*fds)
+        finally:
+            close_all(fds)
+
+    def _attach(self, program: int, cgroup: int) -> None:
+        try:
+            link = packets.attach(program, cgroup)
+        except KernelError as error:
+            self.reply(Attached(str(error)))
+            return
+        try:
+            self.reply(Attached(""), (link,))
+        finally:
+            os.close(link)
 
 
 class Hooks(Deeds):
@@ -243,4 +283,6 @@ DEEDS: dict[str, type[Deeds]] = {
     "sever": Severing,
     "names": Naming,
     "hooks": Hooks,
+    "paths": Following,
+    "attach": Attaching,
 }

@@ -148,10 +148,42 @@ class Ran:
     error: str
 
 
-Message = Kill | Killed | Sever | Severed | LookUp | Found | Run | Cancel | Running | Freeze | Ran
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Where *path* leads to, links followed."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """As ``os.path.realpath`` has it: what is not there yet leads nowhere else."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """With it come a program that sees packets coming in, and a cgroup's directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """With it comes the link; if there is none, *error* says why."""
+
+    error: str
+
+
+Message = (
+    Kill | Killed | Sever | Severed | LookUp | Found | Run | Cancel | Running | Freeze | Ran
+    | Follow | Followed | Attach | Attached
+)  # fmt: skip
 KINDS: dict[str, type[Message]] = {
     kind.__name__: kind
-    for kind in (Kill, Killed, Sever, Severed, LookUp, Found, Run, Cancel, Running, Freeze, Ran)
+    for kind in (
+        *(Kill, Killed, Sever, Severed, LookUp, Found, Run, Cancel, Running, Freeze, Ran),
+        *(Follow, Followed, Attach, Attached),
+    )
 }
 _TYPES: dict[str, dict[str, Any]] = {
     name: {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from aegis.bpf.rights import set_rights
-from aegis.broker.deeds import DEEDS, Deeds
+from aegis.bpf.rights import keep_rights
+from aegis.broker.deeds import DEEDS, Deeds, Reply
 from aegis.broker.messages import Message
 from aegis.broker.wire import Wire
 from aegis.errors import BrokerError, KernelError
@@ -85,10 +85,10 @@ class Broker:
             closed.set()
 
 
-def _replying(wire: Wire) -> Callable[[Message], None]:
-    def reply(message: Message) -> None:
+def _replying(wire: Wire) -> Reply:
+    def reply(message: Message, fds: tuple[int, ...] = (), /) -> None:
         with suppress(BrokerError):  # nobody wants to know any more
-            wire.send(message)
+            wire.send(message, fds)
 
     return reply
 
@@ -119,11 +119,10 @@ async def _serve(name: str, connection: socket.socket, say: Say) -> None:
 
 def lower_rights(name: str) -> None:
     """To what this broker needs; of those that were held."""
-    rights = BROKERS[name]
     if name == NAMES and os.geteuid() == 0:
         with suppress(PermissionError):
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
     with suppress(KernelError):
-        set_rights(rights, rights)
+        keep_rights(BROKERS[name])

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-from aegis.bpf.rights import set_rights
+from aegis.bpf.rights import keep_rights
 from aegis.errors import BrokerError, KernelError
 from aegis.privileges import BROKERS
 
@@ -73,7 +73,7 @@ def _start_forever(requests: socket.socket, say: Say) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     every = frozenset().union(*BROKERS.values())
     with suppress(KernelError):
-        set_rights(every, every)
+        keep_rights(every)
     while True:
         name, fds, _, _ = socket.recv_fds(requests, _NAME_MAX, 1, socket.MSG_CMSG_CLOEXEC)
         if not name or len(fds) != 1:

@@ -18,7 +18,7 @@ from aegis.config.merge import (
 )
 from aegis.config.notify import merge_notify
 from aegis.config.problem import PolicyError, Problem, Problems, in_order
-from aegis.config.rules import build_rule
+from aegis.config.rules import Follow, build_rule
 from aegis.config.texts import SCRIPT
 from aegis.config.validate import App, FileTables, validate_document
 from aegis.policy.garbage import uncollected
@@ -44,21 +44,26 @@ class Loaded:
 
 
 def load_policy(
-    path: Path = MAIN_FILE, *, check_trust: bool = True, trust: Trust | None = None
+    path: Path = MAIN_FILE,
+    *,
+    check_trust: bool = True,
+    trust: Trust | None = None,
+    follow: Follow = os.path.realpath,
 ) -> Loaded:
     """Return the policy of the main file *path* and the drop-ins it names.
 
-    *trust* says whose files may be used; root's, unless *check_trust* is False.
+    *trust* says whose files may be used; root's, unless *check_trust* is False. *follow* is
+    asked where links lead to in directories we may not look into.
 
     :raises PolicyError: listing every problem of every file
     """
     if check_trust and trust is None:
         trust = Trust()
     with uncollected():
-        return _load(path, trust)
+        return _load(path, trust, follow)
 
 
-def _load(path: Path, trust: Trust | None) -> Loaded:
+def _load(path: Path, trust: Trust | None, follow: Follow) -> Loaded:
     problems = Problems()
     # Path.resolve() would follow symlinks, which are to be refused.
     main = _read(os.path.abspath(path), trust, problems, drop_in=False)  # noqa: PTH100
@@ -67,7 +72,7 @@ def _load(path: Path, trust: Trust | None) -> Loaded:
     listing = _list_drop_ins(main, trust, problems)
     drop_ins = [_read(file, trust, problems, drop_in=True) for file in listing.files]
     documents = [main, *(document for document in drop_ins if document)]
-    return _assemble(documents, listing.skipped, trust, problems)
+    return _assemble(documents, listing.skipped, trust, problems, follow)
 
 
 def load_lone(path: Path) -> Loaded:
@@ -138,16 +143,17 @@ def _assemble(
     skipped: tuple[tuple[str, str], ...],
     trust: Trust | None,
     problems: Problems,
+    follow: Follow = os.path.realpath,
 ) -> Loaded:
     """Make one policy of *documents*, which are in reading order.
 
     :raises PolicyError: if anything in *problems* by then is an error
     """
     files = [validate_document(document, problems) for document in documents]
-    settings, settings_places = merge_settings(files, problems)
-    whitelist = merge_whitelist(files, problems)
+    settings, settings_places = merge_settings(files, problems, follow)
+    whitelist = merge_whitelist(files, problems, follow)
     apps = [app for file in files for app in file.apps]
-    built = (build_rule(app, settings, problems) for app in apps)
+    built = (build_rule(app, settings, problems, follow) for app in apps)
     rules, replaced = merge_rules((rule for rule in built if rule), problems)
     policy = Policy(settings, whitelist, rules, merge_notify(files, trust, problems))
     check_entries(policy, problems)

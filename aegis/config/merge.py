@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several files into one policy: settings, whitelist, precedence, replacement."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from aegis.config.document import Document
 from aegis.config.limits import APPS, ENTRIES, PROGRAMS
 from aegis.config.problem import Problems
-from aegis.config.rules import place, resolve_path
+from aegis.config.rules import Follow, place, resolve_path
 from aegis.config.texts import as_actions
 from aegis.config.users import check_account
 from aegis.config.validate import FileTables
@@ -27,7 +27,7 @@ class Replacement:
 
 
 def merge_settings(
-    files: Sequence[FileTables], problems: Problems
+    files: Sequence[FileTables], problems: Problems, follow: Follow
 ) -> tuple[Settings, Mapping[str, Where]]:
     """Return ``[global]`` of all files, the last word winning, and where each key stands."""
     values: dict[str, Any] = {}
@@ -45,7 +45,7 @@ def merge_settings(
             if key == "script_user":
                 values[key] = check_account(value, where, "global.script_user", problems)
             elif key == "never_kill":
-                placed = _place_programs(value, file.document, ("global", key), problems)
+                placed = _place_programs(value, file.document, ("global", key), problems, follow)
                 values[key] = tuple(program for program, _ in placed)
             else:
                 values[key] = _convert(key, value)
@@ -63,7 +63,7 @@ def _convert(key: str, value: Any) -> Any:
     return Mode(value) if key == "mode" else value
 
 
-def merge_whitelist(files: Sequence[FileTables], problems: Problems) -> Whitelist:
+def merge_whitelist(files: Sequence[FileTables], problems: Problems, follow: Follow) -> Whitelist:
     """Return ``[whitelist]`` of all files: lists add up, of a scalar the last is in force."""
     ips: list[Entry] = []
     ports: list[Entry] = []
@@ -77,7 +77,7 @@ def merge_whitelist(files: Sequence[FileTables], problems: Problems) -> Whitelis
         ips += [place(entry, at("whitelist", "ips", n)) for n, entry in enumerate(table.ips)]
         ports += [place(entry, at("whitelist", "ports", n)) for n, entry in enumerate(table.ports)]
         programs += _place_programs(
-            table.programs, file.document, ("whitelist", "programs"), problems
+            table.programs, file.document, ("whitelist", "programs"), problems, follow
         )
         if "resolvers" in table.model_fields_set:
             resolvers, where = table.resolvers, at("whitelist", "resolvers")
@@ -88,12 +88,16 @@ def merge_whitelist(files: Sequence[FileTables], problems: Problems) -> Whitelis
 
 
 def _place_programs(
-    programs: Iterable[str], document: Document, key: tuple[str, str], problems: Problems
+    programs: Iterable[str],
+    document: Document,
+    key: tuple[str, str],
+    problems: Problems,
+    follow: Follow,
 ) -> list[tuple[str, Where]]:
     placed: list[tuple[str, Where]] = []
     for number, program in enumerate(programs):
         where = document.where(*key, number)
-        path = "/" in program and resolve_path(program, where, ".".join(key), problems)
+        path = "/" in program and resolve_path(program, where, ".".join(key), problems, follow)
         placed.append((path or program, where))
     return placed
 
@@ -142,6 +146,7 @@ def check_scripts(
 ) -> None:
     """Each (script, key, place) should exist in one of the script directories."""
     for name, key, where in scripts:
-        if not any((Path(directory) / name).exists() for directory in settings.script_dirs):
+        # os.path.exists(): where root may not look without more, no script of root's is.
+        if not any(os.path.exists(f"{folder}/{name}") for folder in settings.script_dirs):  # noqa: PTH110
             directories = ", ".join(settings.script_dirs) or "any directory: script_dirs is empty"
             problems.warn(where, key, f'there is no script "{name}" in {directories}')

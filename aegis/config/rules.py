@@ -2,6 +2,7 @@
 """From an ``[[app]]`` table to a rule: selectors, users, paths, entries, defaults."""
 
 import os
+from collections.abc import Callable
 
 from aegis.config.document import name_of
 from aegis.config.limits import PATH_BYTES
@@ -12,13 +13,16 @@ from aegis.config.validate import App
 from aegis.policy.killing import refine_kill
 from aegis.policy.model import KERNEL, Actions, Entry, Rule, Selectors, Settings, Where
 
+# Where a path leads to, links followed, as os.path.realpath() has it.
+Follow = Callable[[str], str]
+
 _LISTS = ("ports", "remotes", "locals", "listen", "peers")
 
 
-def build_rule(app: App, settings: Settings, problems: Problems) -> Rule | None:
+def build_rule(app: App, settings: Settings, problems: Problems, follow: Follow) -> Rule | None:
     """Make the rule of *app*; None when an error went to *problems*."""
     _warn(app, problems)
-    selectors = _build_selectors(app, problems)
+    selectors = _build_selectors(app, problems, follow)
     if selectors is None:
         return None
     table = app.table
@@ -44,11 +48,11 @@ def place(entry: Entry, where: Where) -> Entry:
     return Entry(entry[0], where, *entry[2:])
 
 
-def resolve_path(path: str, where: Where, key: str, problems: Problems) -> str:
+def resolve_path(path: str, where: Where, key: str, problems: Problems, follow: Follow) -> str:
     """Follow symlinks in *path*, which the kernel never sees, and say so."""
     if path == KERNEL:
         return path
-    real = os.path.realpath(path)
+    real = _real_path(path, follow)
     if real != os.path.normpath(path).replace("//", "/"):
         problems.warn(where, key, f'"{path}" goes through a symbolic link; "{real}" is meant')
     if len(os.fsencode(real)) > PATH_BYTES:
@@ -56,14 +60,26 @@ def resolve_path(path: str, where: Where, key: str, problems: Problems) -> str:
     return real
 
 
-def _build_selectors(app: App, problems: Problems) -> Selectors | None:
+def _real_path(path: str, follow: Follow) -> str:
+    """*follow* is asked where we may not look; what is not there yet leads nowhere else."""
+    try:
+        return os.path.realpath(path, strict=True)
+    except PermissionError:
+        return follow(path)
+    except OSError:
+        return os.path.realpath(path)
+
+
+def _build_selectors(app: App, problems: Problems, follow: Follow) -> Selectors | None:
     table = app.table
     exe = table.exe
     if not any((exe, table.path, table.cmdline, table.unit)) and table.user is None:
         exe = _exe_of_file(app, problems)
         if exe is None:
             return None
-    path = table.path and resolve_path(table.path, app.where("path"), "app.path", problems)
+    path = table.path
+    if path is not None:
+        path = resolve_path(path, app.where("path"), "app.path", problems, follow)
     user = None
     if table.user is not None:
         user = uid_of(table.user)

@@ -9,6 +9,10 @@ import pytest
 
 from aegis.broker.messages import (
     MESSAGE_MAX,
+    Attach,
+    Attached,
+    Follow,
+    Followed,
     Found,
     Kill,
     Killed,
@@ -32,6 +36,10 @@ MESSAGES: list[Message] = [
     Found(1, ("192.0.2.1", "2001:db8::1"), ""),
     Run(1, "/etc/aegis/scripts/x", {"A": "b"}, 30.0, 65534, "id", True),
     RAN,
+    Follow("/usr/bin/caf\udce9"),
+    Followed("/"),
+    Attach(),
+    Attached("no"),
 ]
 
 

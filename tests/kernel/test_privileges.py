@@ -12,7 +12,7 @@ import pytest
 
 from aegis.actions.processes import children
 from aegis.bpf.rights import CAPABILITIES
-from aegis.privileges import BROKERS, PERMITTED
+from aegis.privileges import BROKERS
 from tests.kernel.agent import Agent, field
 from tests.kernel.conftest import Agents
 from tests.kernel.network import REMOTE4
@@ -57,9 +57,10 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(known | ({f"others {rest:#x}"} if rest else set()))
 
 
-def wait_for_rights(agent: Agent, effective: frozenset[str], permitted: frozenset[str]) -> None:
+def wait_for_rights(agent: Agent, held: frozenset[str]) -> None:
+    """Until these, in effect and permitted, are those of each of its threads."""
     deadline = time.monotonic() + PATIENCE
-    while (found := _held_by(agent)) != {(effective, permitted)}:
+    while (found := _held_by(agent)) != {(held, held)}:
         assert agent.is_running and time.monotonic() < deadline, found
         time.sleep(0.05)
 
@@ -127,7 +128,7 @@ def test_the_running_agent_has_nothing_in_effect(
     agent, policy = running
     policy.replace(text)
     assert "aegis: reload" in agent.reload()
-    wait_for_rights(agent, frozenset(), PERMITTED)
+    wait_for_rights(agent, frozenset())
     assert not talk.reaches("tcp", REMOTE4, 8087)
     assert agent.command("status").returncode == 0
 
@@ -214,7 +215,7 @@ def test_without_them_it_does_all_its_work(running: tuple[Agent, PolicyFile], ta
     agent, policy = running
     policy.replace(BLOCKS)
     agent.reload()
-    wait_for_rights(agent, frozenset(), PERMITTED)
+    wait_for_rights(agent, frozenset())
     policy.replace(REFUSES)
     assert "aegis: reloaded" in agent.reload()
     assert "aegis_ingress" in agent.status()["attached"]
@@ -228,7 +229,30 @@ def test_without_them_it_does_all_its_work(running: tuple[Agent, PolicyFile], ta
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert agent.command("status").returncode == 0
-    wait_for_rights(agent, frozenset(), PERMITTED)
+    wait_for_rights(agent, frozenset())
+
+
+def test_a_path_through_another_user_s_directory_is_followed(
+    running: tuple[Agent, PolicyFile], programs: Programs, workshop: Workshop
+) -> None:
+    """By a broker that is there for no longer: the agent may not look into it."""
+    agent, policy = running
+    program, private = workshop.install("linked"), workshop.new_folder() / "private"
+    private.mkdir(mode=0o700)
+    (private / "current").symlink_to(program)
+    os.chown(private, NOBODY, NOBODY)
+    policy.replace(BLOCKS)
+    agent.reload()
+    wait_for_rights(agent, frozenset())
+    rule = f'[[app]]\npath = "{private}/current"\nports = ["8086"]\nactions = ["block"]\n'
+    policy.replace(BLOCKS + rule)
+    said = agent.reload()
+    assert "aegis: reloaded" in said
+    assert f'"{program}" is meant' in agent.stderr()
+    talk = programs.standing(program)
+    assert talk.reaches("tcp", REMOTE4, 8086) and not talk.reaches("tcp", REMOTE4, 8087)
+    wait_for_brokers(agent, set())
+    wait_for_rights(agent, frozenset())
 
 
 def test_another_user_s_process_is_killed_nevertheless(
@@ -252,7 +276,7 @@ def end_of_another_user(programs: Programs, workshop: Workshop) -> None:
 def test_loading_takes_three_capabilities(agents: Agents, talk: Talk) -> None:
     """BPF, PERFMON and NET_ADMIN, and nothing can be gained: as a service would be started."""
     agent, _ = agents.start(BLOCKS, wrapper=TIGHT)
-    wait_for_rights(agent, frozenset(), frozenset({"CAP_NET_ADMIN"}))
+    wait_for_rights(agent, frozenset())
     assert not talk.reaches("tcp", REMOTE4, 8087)
     assert agent.status()["missing"] == []
     assert agent.log.stat().st_mode & 0o777 == 0o640

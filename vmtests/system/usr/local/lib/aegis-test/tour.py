@@ -299,7 +299,8 @@ def exposures() -> dict[str, object]:
     found: dict[str, object] = {}
     for unit in (
         *("aegis.service", "aegis-load.service", "aegis-kill.service", "aegis-sever.service"),
-        *("aegis-names.service", "aegis-hooks@0.service", "aegis-hooks@65534.service"),
+        *("aegis-names.service", "aegis-paths.service", "aegis-attach.service"),
+        *("aegis-hooks@0.service", "aegis-hooks@65534.service"),
     ):
         text = run("systemd-analyze", "security", "--no-pager", unit)
         found[unit] = text.strip().splitlines()[-1]
