@@ -3,19 +3,21 @@
 
 Rules must be in force before its first network interface is up, whatever became of
 its policy's files, and it must be reachable each time. With ``--tour`` one boot, and
-what an administrator does on that host, judged by ``vmtests.judge``. Minutes; root; no
-test of CI.
+what an administrator does on that host, judged by ``vmtests.judge``. Minutes; root. The tests
+boot it twice (``test_boot``).
 """
 
 import argparse
 import json
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,16 @@ from vmtests import trixie
 from vmtests.fetch import STATE
 from vmtests.judge import judge
 from vmtests.qmp import Waker
-from vmtests.vm import MEMORY, PROCESSOR
+from vmtests.vm import MEMORY, PROCESSOR, behind_all
 
-REPORT = STATE / "report" / "boot"
+REPORTS = STATE / "report"
 TIME_LIMIT = 1200.0  # a machine that does other things besides takes five minutes
 TOUR_LIMIT = 1500.0
+CALL_S, CALLS = 5.0, 6  # how often sshd is called, and how many calls wait for an answer
 SLEEP_S = 60  # a guest that suspends itself is woken after so long
 # What each boot finds, in turn; the first is that of a host just installed.
 KINDS = ("none", "good", "broken", "damaged", "off", "good", "broken-and-none", "off-file")
+SHORT = ("none", "broken")
 
 
 @dataclass(frozen=True)
@@ -65,36 +69,67 @@ def qemu(folder: Path, words: str, port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def ssh_banner(port: int) -> str:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as client:
-        client.settimeout(20)  # an emulated sshd is forked, and executed, before it says anything
-        return client.recv(64).decode(errors="replace").strip()
-    return ""
+class Caller:
+    """Calls an sshd again and again. *banner*: what it said to the first who got an answer.
+
+    Who calls before there is a network waits for long: so nobody waits for one call to end. But
+    an emulated sshd is forked, and executed, before it says anything: too many, and none is
+    answered.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.banner = ""
+        self._port = port
+        self._due = 0.0
+        self._calls: list[socket.socket] = []
+
+    def look(self) -> None:
+        if self.banner:
+            return
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + CALL_S
+            with suppress(OSError):  # the guest is not there yet, or any more
+                self._calls.append(socket.create_connection(("127.0.0.1", self._port), 2))
+        for call in select.select(self._calls, [], [], 0)[0]:
+            with suppress(OSError):
+                self.banner = self.banner or call.recv(64).decode(errors="replace").strip()
+            self._drop(call)
+        while len(self._calls) > CALLS:
+            self._drop(self._calls[0])
+
+    def close(self) -> None:
+        for call in list(self._calls):
+            self._drop(call)
+
+    def _drop(self, call: socket.socket) -> None:
+        self._calls.remove(call)
+        call.close()
 
 
 def boot(folder: Path, kind: str, words: str, limit: float = TIME_LIMIT) -> Boot:
     for name in ("told", "console"):
         (folder / name).write_text("")
-    port, banner, begun = free_port(), "", time.monotonic()
+    port, begun = free_port(), time.monotonic()
     waker = Waker(folder / "qmp", SLEEP_S)
     process = subprocess.Popen(
         qemu(folder, words, port), stdin=subprocess.DEVNULL, start_new_session=True
     )
-    try:
-        while process.poll() is None and time.monotonic() - begun < limit:
-            banner = banner or ssh_banner(port)
-            with suppress(OSError):  # it has yet to listen, or is gone
-                waker.look()
-            time.sleep(1)
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
-        process.wait()
+    with behind_all(process), closing(Caller(port)) as caller:
+        try:
+            while process.poll() is None and time.monotonic() - begun < limit:
+                caller.look()
+                with suppress(OSError):  # it has yet to listen, or is gone
+                    waker.look()
+                time.sleep(1)
+        finally:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
+            process.wait()
     lines = (folder / "told").read_text().splitlines() or [""]
     told = {"error": f"the guest told nothing more than: {lines[-1]}"}
     if lines[-1].startswith("{"):
         told = json.loads(lines[-1]) | {"naps": waker.naps}
-    return Boot(kind, told, banner, time.monotonic() - begun)
+    return Boot(kind, told, caller.banner, time.monotonic() - begun)
 
 
 def words_for(kind: str, following: str) -> str:
@@ -163,9 +198,10 @@ def line(number: int, boot: Boot, wrong: list[str]) -> str:
     return f"{what}: {'; '.join(wrong) or 'ok'}"
 
 
-def tour(name: str) -> int:
+def tour(folder: Path, name: str) -> int:
+    prepare(folder)
     words = f"aegis-test.do={name} aegis-test.sleep={SLEEP_S}"
-    done = boot(REPORT, "none", words, TOUR_LIMIT)
+    done = boot(folder, "none", words, TOUR_LIMIT)
     print(json.dumps(done.told, indent=1))
     steps, wrong = judge(name, done.told)
     for line in wrong:
@@ -175,24 +211,34 @@ def tour(name: str) -> int:
     return 1 if wrong else 0
 
 
+def prepare(folder: Path) -> None:
+    """The disk of a host just installed, and what finds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trixie.disk(folder / "disk")
+    trixie.initramfs(folder / "initramfs")
+
+
+def boots(folder: Path, kinds: Sequence[str]) -> Iterator[tuple[Boot, list[str]]]:
+    """One host, booted once for each; and what was wrong with it."""
+    prepare(folder)
+    for kind, following in zip(kinds, (*kinds[1:], kinds[0]), strict=True):
+        done = boot(folder, kind, words_for(kind, following))
+        yield done, problems(done)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vmtests.boot", description=__doc__)
     parser.add_argument("--boots", type=int, default=20)
     parser.add_argument("--tour", help="one boot with this tour instead, see vmtests/system")
     args = parser.parse_args()
-    REPORT.mkdir(parents=True, exist_ok=True)
-    trixie.disk(REPORT / "disk")
-    trixie.initramfs(REPORT / "initramfs")
     if args.tour:
-        return tour(args.tour)
-    failed = 0
-    for number in range(1, args.boots + 1):
-        kind, following = KINDS[(number - 1) % len(KINDS)], KINDS[number % len(KINDS)]
-        done = boot(REPORT, kind, words_for(kind, following))
-        wrong = problems(done)
+        return tour(REPORTS / args.tour, args.tour)
+    folder = REPORTS / "boot"
+    failed, kinds = 0, [KINDS[number % len(KINDS)] for number in range(args.boots)]
+    for number, (done, wrong) in enumerate(boots(folder, kinds), 1):
         failed += bool(wrong)
-        shutil.copy(REPORT / "console", REPORT / f"console-{number}")
-        (REPORT / f"told-{number}.json").write_text(json.dumps(done.told, indent=1))
+        shutil.copy(folder / "console", folder / f"console-{number}")
+        (folder / f"told-{number}.json").write_text(json.dumps(done.told, indent=1))
         print(line(number, done, wrong), flush=True)
     print(f"{args.boots - failed} passed, {failed} failed")
     return 1 if failed else 0

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.workshop import Workshop, make_directory
-from vmtests import vm
-from vmtests.fetch import STATE
+from vmtests import boot, vm
 from vmtests.kernels import NOT_IN_GUESTS, Kernel
 
-REPORT = STATE / "report"
+REPORT = boot.REPORTS
 Guests = dict[Kernel, "Future[vm.Run]"]
+Boots = list[tuple[boot.Boot, list[str]]]
 
 _told = pytest.StashKey[list[vm.Run]]()
 _started = pytest.StashKey[Guests]()
+_boots = pytest.StashKey["Future[Boots]"]()
 _pool = pytest.StashKey[ThreadPoolExecutor]()
 
 
@@ -42,6 +43,10 @@ def _run(kernel: Kernel) -> vm.Run:
     return vm.run_pytest(kernel, report, "tests/kernel", "--durations=10", *ignored)
 
 
+def _boot() -> Boots:
+    return list(boot.boots(REPORT / "boot-short", boot.SHORT))
+
+
 def _has_less_to_do(kernel: Kernel) -> tuple[int, int]:
     return len(kernel.without), -kernel.processors
 
@@ -55,13 +60,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     callspecs = (getattr(item, "callspec", None) for item in session.items)
     params = [callspec.params for callspec in callspecs if callspec is not None]
     kernels = [found["kernel"] for found in params if isinstance(found.get("kernel"), Kernel)]
-    if session.config.option.collectonly or not kernels or vm.missing() is not None:
+    boots = any("boots" in getattr(item, "fixturenames", ()) for item in session.items)
+    if session.config.option.collectonly or not (kernels or boots) or vm.missing() is not None:
         return
     Workshop(make_directory()).close()  # compiles what would take minutes in there
     pool = ThreadPoolExecutor(max_workers=os.cpu_count())
     session.config.stash[_started] = {
         kernel: pool.submit(_run, kernel) for kernel in sorted(kernels, key=_has_less_to_do)
     }
+    if boots:
+        session.config.stash[_boots] = pool.submit(_boot)
     session.config.stash[_pool] = pool
 
 
@@ -77,6 +85,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def guests(request: pytest.FixtureRequest, host: None) -> Guests:
     """The guests that were started, by their kernels."""
     return request.config.stash[_started]
+
+
+@pytest.fixture(scope="session")
+def boots(request: pytest.FixtureRequest, host: None) -> Boots:
+    """Of a whole Debian, once they are over."""
+    return request.config.stash[_boots].result()
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vmtests.fetch import Image, image
 from vmtests.kernels import Kernel
@@ -35,7 +37,7 @@ _START = (
     'ro,cache=loose aegis.checkout "$1" && exec "$1/vmtests/guest-init" "$@"'
 )
 
-_running: list[subprocess.Popen[str]] = []
+_running: list[subprocess.Popen[Any]] = []
 
 
 @dataclass(frozen=True)
@@ -124,18 +126,26 @@ def _run(command: list[str]) -> tuple[int, str]:
         errors="replace",
         start_new_session=True,
     )
-    _running.append(process)
-    with contextlib.suppress(OSError):  # a kernel without autogroups
-        Path(f"/proc/{process.pid}/autogroup").write_text(f"{NICE}\n")
-    try:
-        output, _ = process.communicate(timeout=TIME_LIMIT)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        output += f"\nended after {TIME_LIMIT:.0f} s"
-    finally:
-        _running.remove(process)
+    with behind_all(process):
+        try:
+            output, _ = process.communicate(timeout=TIME_LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            output += f"\nended after {TIME_LIMIT:.0f} s"
     return process.returncode, output
+
+
+@contextlib.contextmanager
+def behind_all(guest: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Meanwhile *guest*, which leads a session, only takes what nobody else does."""
+    _running.append(guest)
+    with contextlib.suppress(OSError):  # a kernel without autogroups
+        Path(f"/proc/{guest.pid}/autogroup").write_text(f"{NICE}\n")
+    try:
+        yield
+    finally:
+        _running.remove(guest)
 
 
 def stop_all() -> None:

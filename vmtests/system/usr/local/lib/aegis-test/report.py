@@ -14,6 +14,7 @@ PORT = Path("/dev/ttyS1")
 POLICY = Path("/etc/aegis.toml")
 KEPT = Path("/var/lib/aegis/last-good")
 PATIENCE = 240.0
+REACHABLE_S = 30.0  # that sshd is there, for who calls from outside
 
 
 def run(*argv: str) -> tuple[int, str]:
@@ -52,6 +53,12 @@ def settle() -> None:
         if state["ConditionResult"] == "no" and state["ActiveState"] == "inactive":
             return
         time.sleep(0.5)
+
+
+def stay_reachable() -> None:
+    """A boot with little to do would be over before somebody came."""
+    since = show("ssh.service", "ActiveEnterTimestampMonotonic")["ActiveEnterTimestampMonotonic"]
+    time.sleep(max(0.0, int(since) / 1e6 + REACHABLE_S - time.monotonic()))
 
 
 def link_up() -> float:
@@ -114,6 +121,7 @@ def main() -> None:
             from tour import TOURS  # noqa: PLC0415
 
             told["tour"] = {**TOURS, "suspend": suspend}[asked["do"]]()
+        stay_reachable()
         # The agent's end, here as at each shutdown: it writes what it has to.
         run("systemctl", "stop", "aegis.service")
         prepare(asked.get("next", ""))
