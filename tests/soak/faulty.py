@@ -118,11 +118,11 @@ class Command:
             if time.monotonic() > end:
                 self.hung = True
                 return False
-            if not select.select([self._stream], [], [], 0.2)[0]:
-                # What it started may hold its standard error longer than it lives.
-                if (Path("/proc") / str(self.pid) / "stat").read_text().rpartition(")")[2][
-                    1
-                ] == "Z":
+            # What it started may hold its standard error longer than it lives. Looked at first: so
+            # nothing that it said before its end is left unread.
+            is_over = self._is_over()
+            if not select.select([self._stream], [], [], 0.0 if is_over else 0.2)[0]:
+                if is_over:
                     break
                 continue
             piece = os.read(self._stream.fileno(), 65536)
@@ -131,6 +131,11 @@ class Command:
             self.said += piece.decode(errors="replace")
         self.ended = text is None or text not in self.said
         return not self.ended
+
+    def _is_over(self) -> bool:
+        """Not waited for yet: there is still something in /proc."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "Z"
 
     def signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
