@@ -255,6 +255,30 @@ def test_a_path_through_another_user_s_directory_is_followed(
     wait_for_rights(agent, frozenset())
 
 
+def test_without_brokers_a_reload_that_needs_one_fails_and_is_told(
+    agents: Agents, servers: Servers, talk: Talk
+) -> None:
+    """Nobody is there to attach to packets: the old policy stays."""
+    servers.open(8086, 8087)
+    agents.close()
+    agent, policy = agents.start(BLOCKS)
+    wait_for_rights(agent, frozenset())
+    starter = agent.starter()
+    assert starter is not None
+    os.kill(starter, signal.SIGKILL)
+    before = agent.status()["generation"]
+    policy.replace(REFUSES)
+    said = agent.reload()
+    assert "reload failed, the old policy stays in force" in said
+    assert "the attach broker does not answer" in said
+    agent.wait_event(event__action="reload-failed")
+    status = agent.status()
+    assert status["generation"] == before and "aegis_ingress" not in status["attached"]
+    assert not status["agent"]["last_reload_ok"]
+    assert talk.reaches("tcp", REMOTE4, 8086) and not talk.reaches("tcp", REMOTE4, 8087)
+    agents.close()
+
+
 def test_another_user_s_process_is_killed_nevertheless(
     running: tuple[Agent, PolicyFile], programs: Programs, workshop: Workshop
 ) -> None:
