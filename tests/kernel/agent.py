@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from aegis import control
 from aegis.actions.processes import children, read_stat
@@ -47,6 +47,12 @@ def aegis(*words: str | Path, cgroup: Path | None = None) -> Finished:
         check=False,
         cwd="/",
     )
+
+
+def line_start(file: BinaryIO, place: int) -> int:
+    """Where the line begins that byte *place* of *file* is in; more may follow meanwhile."""
+    before = file.seek(max(0, place - LINE_MAX))
+    return place - len(file.read(place - before).rpartition(b"\n")[2])
 
 
 def field(event: Event, name: str) -> Any:
@@ -155,9 +161,7 @@ class Agent:
         The agent may be in the middle of writing, after a flood for seconds.
         """
         with self._stdout.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - LINE_MAX))
-            return size - len(file.read(LINE_MAX).rpartition(b"\n")[2])
+            return line_start(file, file.seek(0, os.SEEK_END))
 
     def events(self, since: int = 0) -> list[Event]:
         """Every event written since *since*, each line parsed; all must be JSON objects."""

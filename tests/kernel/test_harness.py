@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The harness itself, without an agent: were it blind, every test after it could lie."""
 
+import io
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import forked
+from tests.kernel.agent import LINE_MAX, line_start
 from tests.kernel.cgroup import ScratchCgroup, cgroup2_mount
 from tests.kernel.forms import CASE_IDS, CASES, Form
 from tests.kernel.network import REMOTE4, REMOTE6
@@ -34,6 +36,15 @@ HYBRID = """\
 def test_cgroup2_is_found_by_type_not_by_place(mountinfo: str, expected: Path | None) -> None:
     """On a hybrid host cgroup2 is not at /sys/fs/cgroup, and a v1 mount is not taken for it."""
     assert cgroup2_mount(mountinfo) == expected
+
+
+@pytest.mark.parametrize("before", ["", "x" * LINE_MAX + "\n"], ids=["short", "long"])
+def test_a_mark_is_a_line_of_what_was_there_then(before: str) -> None:
+    """An agent that writes between our look at the size and our reading moves no mark."""
+    first = f"{before}first\n"
+    later = io.BytesIO(f"{first}second\nhalf a li".encode())
+    assert line_start(later, len(first)) == len(first)
+    assert line_start(later, len(first) + 3) == len(first)
 
 
 @pytest.mark.parametrize(("form", "address"), CASES, ids=CASE_IDS)
