@@ -26,7 +26,7 @@ from vmtests import trixie
 from vmtests.fetch import STATE
 from vmtests.judge import judge
 from vmtests.qmp import Waker
-from vmtests.vm import MEMORY, PROCESSOR, behind_all
+from vmtests.vm import MEMORY, PROCESSOR, SLEEPER, behind_all
 
 REPORTS = STATE / "report"
 TIME_LIMIT = 1200.0  # a machine that does other things besides takes five minutes
@@ -54,11 +54,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def qemu(folder: Path, words: str, port: int) -> list[str]:
+def qemu(folder: Path, words: str, port: int, processor: str) -> list[str]:
     # The guest reaches nobody (restrict); we reach its sshd.
     network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
     return [
-        "qemu-system-x86_64", *PROCESSOR.split(), "-smp", "2", "-m", MEMORY,
+        "qemu-system-x86_64", *processor.split(), "-smp", "2", "-m", MEMORY,
         "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(trixie.kernel().vmlinuz), "-initrd", str(folder / "initramfs"),
         "-append", f"root=/dev/vda console=ttyS0 mitigations=off panic=-1 quiet {words}",
@@ -106,13 +106,15 @@ class Caller:
         call.close()
 
 
-def boot(folder: Path, kind: str, words: str, limit: float = TIME_LIMIT) -> Boot:
+def boot(
+    folder: Path, kind: str, words: str, limit: float = TIME_LIMIT, processor: str = PROCESSOR
+) -> Boot:
     for name in ("told", "console"):
         (folder / name).write_text("")
     port, begun = free_port(), time.monotonic()
     waker = Waker(folder / "qmp", SLEEP_S)
     process = subprocess.Popen(
-        qemu(folder, words, port), stdin=subprocess.DEVNULL, start_new_session=True
+        qemu(folder, words, port, processor), stdin=subprocess.DEVNULL, start_new_session=True
     )
     with behind_all(process), closing(Caller(port)) as caller:
         try:
@@ -201,7 +203,8 @@ def line(number: int, boot: Boot, wrong: list[str]) -> str:
 def tour(folder: Path, name: str) -> int:
     prepare(folder)
     words = f"aegis-test.do={name} aegis-test.sleep={SLEEP_S}"
-    done = boot(folder, "none", words, TOUR_LIMIT)
+    processor = SLEEPER if name == "suspend" else PROCESSOR
+    done = boot(folder, "none", words, TOUR_LIMIT, processor)
     print(json.dumps(done.told, indent=1))
     steps, wrong = judge(name, done.told)
     for line in wrong:
