@@ -35,6 +35,10 @@ def test_each_step_of_the_guest_is_judged() -> None:
         assert set(re.findall(r"\w+", steps)) == set(judge.TOURS[name])
     (steps,) = re.findall(r"STEPS = \((.*?)\)", (GUEST / "guard_tour.py").read_text())
     assert set(re.findall(r"\w+", steps)) == set(judge.TOURS["guard"])
+    (steps,) = re.findall(
+        r"steps: .*? = \{(.*?)\}", (GUEST / "suspended.py").read_text(), re.DOTALL
+    )
+    assert set(re.findall(r'"(.*?)"', steps)) == set(judge.TOURS["suspend"])
 
 
 @pytest.mark.parametrize(

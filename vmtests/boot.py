@@ -26,13 +26,13 @@ from vmtests import trixie
 from vmtests.fetch import STATE
 from vmtests.judge import judge
 from vmtests.qmp import Waker
-from vmtests.vm import MEMORY, PROCESSOR, SLEEPER, behind_all
+from vmtests.vm import DEVICES, KERNEL_WORDS, MEMORY, PROCESSOR, behind_all
 
 REPORTS = STATE / "report"
 TIME_LIMIT = 1200.0  # a machine that does other things besides takes five minutes
 TOUR_LIMIT = 1500.0
 CALL_S, CALLS = 5.0, 6  # how often sshd is called, and how many calls wait for an answer
-SLEEP_S = 60  # a guest that suspends itself is woken after so long
+SLEEP_S, NAP_S = 60, 20  # a guest that suspends itself is woken after so long
 # What each boot finds, in turn; the first is that of a host just installed.
 KINDS = ("none", "good", "broken", "damaged", "off", "good", "broken-and-none", "off-file")
 SHORT = ("none", "broken")
@@ -54,14 +54,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def qemu(folder: Path, words: str, port: int, processor: str) -> list[str]:
+def qemu(folder: Path, words: str, port: int) -> list[str]:
     # The guest reaches nobody (restrict); we reach its sshd.
     network = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
     return [
-        "qemu-system-x86_64", *processor.split(), "-smp", "2", "-m", MEMORY,
+        "qemu-system-x86_64", *PROCESSOR.split(), *DEVICES.split(), "-smp", "2", "-m", MEMORY,
         "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", str(trixie.kernel().vmlinuz), "-initrd", str(folder / "initramfs"),
-        "-append", f"root=/dev/vda console=ttyS0 mitigations=off panic=-1 quiet {words}",
+        "-append", f"root=/dev/vda console=ttyS0 {KERNEL_WORDS} panic=-1 quiet {words}",
         "-drive", f"file={folder / 'disk'},format=raw,if=virtio,cache=unsafe",
         "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=",
         "-device", "virtio-rng-pci", "-qmp", f"unix:{folder / 'qmp'},server=on,wait=off",
@@ -107,14 +107,14 @@ class Caller:
 
 
 def boot(
-    folder: Path, kind: str, words: str, limit: float = TIME_LIMIT, processor: str = PROCESSOR
+    folder: Path, kind: str, words: str, limit: float = TIME_LIMIT, sleep_s: int = SLEEP_S
 ) -> Boot:
     for name in ("told", "console"):
         (folder / name).write_text("")
     port, begun = free_port(), time.monotonic()
-    waker = Waker(folder / "qmp", SLEEP_S)
+    waker = Waker(folder / "qmp", sleep_s)
     process = subprocess.Popen(
-        qemu(folder, words, port, processor), stdin=subprocess.DEVNULL, start_new_session=True
+        qemu(folder, words, port), stdin=subprocess.DEVNULL, start_new_session=True
     )
     with behind_all(process), closing(Caller(port)) as caller:
         try:
@@ -137,6 +137,10 @@ def boot(
 def words_for(kind: str, following: str) -> str:
     off = "aegis=off " if kind == "off" else ""
     return f"{off}aegis-test.next={following}"
+
+
+def words_of_tour(name: str, sleep_s: int) -> str:
+    return f"aegis-test.do={name} aegis-test.sleep={sleep_s}"
 
 
 def problems(boot: Boot) -> list[str]:
@@ -202,9 +206,7 @@ def line(number: int, boot: Boot, wrong: list[str]) -> str:
 
 def tour(folder: Path, name: str) -> int:
     prepare(folder)
-    words = f"aegis-test.do={name} aegis-test.sleep={SLEEP_S}"
-    processor = SLEEPER if name == "suspend" else PROCESSOR
-    done = boot(folder, "none", words, TOUR_LIMIT, processor)
+    done = boot(folder, "none", words_of_tour(name, SLEEP_S), TOUR_LIMIT)
     print(json.dumps(done.told, indent=1))
     steps, wrong = judge(name, done.told)
     for line in wrong:
@@ -221,12 +223,18 @@ def prepare(folder: Path) -> None:
     trixie.initramfs(folder / "initramfs")
 
 
-def boots(folder: Path, kinds: Sequence[str]) -> Iterator[tuple[Boot, list[str]]]:
-    """One host, booted once for each; and what was wrong with it."""
+def boots(
+    folder: Path, kinds: Sequence[str], *, nap: bool = False
+) -> Iterator[tuple[Boot, list[str]]]:
+    """One host, booted once for each, asleep for a while in the first; and what was wrong."""
     prepare(folder)
     for kind, following in zip(kinds, (*kinds[1:], kinds[0]), strict=True):
-        done = boot(folder, kind, words_for(kind, following))
-        yield done, problems(done)
+        words = words_for(kind, following)
+        if nap:
+            words += f" {words_of_tour('nap', NAP_S)}"
+        done = boot(folder, kind, words, sleep_s=NAP_S)
+        yield done, problems(done) + (judge("nap", done.told)[1] if nap else [])
+        nap = False
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def _run(kernel: Kernel) -> vm.Run:
 
 
 def _boot() -> Boots:
-    return list(boot.boots(REPORT / "boot-short", boot.SHORT))
+    return list(boot.boots(REPORT / "boot-short", boot.SHORT, nap=True))
 
 
 def _has_less_to_do(kernel: Kernel) -> tuple[int, int]:

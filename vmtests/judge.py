@@ -147,15 +147,18 @@ GUARD: dict[str, dict[str, Check]] = {
 SUSPEND: dict[str, dict[str, Check]] = {
     name: {"wrong": is_([])} for name in ("detent", "trial over", "trial lasts", "script", "agent")
 }
+NAP = {name: SUSPEND[name] for name in ("detent", "agent")}
 BEGIN: dict[str, Check] = {"check": fine, "reload": fine}
-TOURS = {"package": PACKAGE, "reactions": REACTIONS, "guard": GUARD, "suspend": SUSPEND}
+TOURS = {
+    "package": PACKAGE, "reactions": REACTIONS, "guard": GUARD, "suspend": SUSPEND, "nap": NAP,
+}  # fmt: skip
 
 
 def judge(name: str, told: Mapping[str, Any]) -> tuple[int, list[str]]:
     """How many steps tour *name* has, and what is wrong with what it *told*."""
     wrong = [str(told["error"])] if "error" in told else []
     found, steps = told.get("tour", {}), TOURS[name]
-    for key in ("reload",) if name == "suspend" else BEGIN:
+    for key in ("reload",) if name in ("suspend", "nap") else BEGIN:
         if not fine(found.get(key)):
             wrong.append(f"{key}: {found.get(key)}")
     for step, checks in steps.items():

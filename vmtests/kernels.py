@@ -27,8 +27,8 @@ class Kernel:
 # Minutes on a slow machine, so on the newest one only: these kernels do not preempt in tracepoints,
 # and what guards our objects is the same there. Here by hand.
 _ON_THE_NEWEST = ("test_guard", "test_missed")
-# One guest has two processors. Emulated, they wait for each other so much that the same tests cost
-# 1.4 times as much; that two are used at once is shown by the machine's own tests as well.
+# One guest has two processors: they take turns (vm.py), each wherever the other was stopped. That
+# two are used at once is shown by the machine's own tests.
 KERNELS = (
     Kernel("6.1", "bookworm", (6, 1), (6, 1), without=_ON_THE_NEWEST),
     Kernel("6.12", "trixie", (6, 12), (6, 12), processors=2, without=_ON_THE_NEWEST),

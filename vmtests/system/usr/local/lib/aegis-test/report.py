@@ -117,10 +117,10 @@ def main() -> None:
         settle()
         told = facts()
         if "do" in asked:
-            from suspended import suspend  # noqa: PLC0415
+            from suspended import nap, suspend  # noqa: PLC0415
             from tour import TOURS  # noqa: PLC0415
 
-            told["tour"] = {**TOURS, "suspend": suspend}[asked["do"]]()
+            told["tour"] = {**TOURS, "suspend": suspend, "nap": nap}[asked["do"]]()
         stay_reachable()
         # The agent's end, here as at each shutdown: it writes what it has to.
         run("systemctl", "stop", "aegis.service")

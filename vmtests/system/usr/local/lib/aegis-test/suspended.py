@@ -7,7 +7,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,8 @@ def agent(pid: str) -> dict[str, object]:
     return {"counters": counters, "proven_s": proven_s, "wrong": wrong}
 
 
-def suspend() -> dict[str, object]:
+def prepare() -> dict[str, object]:
+    """The programs, the script and the policy of the steps."""
     for name in ("short-prober", "long-prober", "script-prober"):
         shutil.copy("/usr/local/bin/prober", f"/usr/local/bin/{name}")
     SCRIPTS.mkdir(parents=True, exist_ok=True)
@@ -197,13 +198,19 @@ def suspend() -> dict[str, object]:
     limit = f"detent = 0\nscript_timeout = {SCRIPT_S}\n"
     text = POLICY.read_text().replace("detent = 0\n", limit, 1)
     POLICY.write_text(text + MORE.format(short=asked_s() - 15, long=LONG_S))
-    told: dict[str, object] = {"states": MEM_SLEEP.read_text(), "reload": run("aegis", "reload")}
-    pid = main_pid()
+    return {"states": MEM_SLEEP.read_text(), "reload": run("aegis", "reload")}
+
+
+def suspend(only: Container[str] = ()) -> dict[str, object]:
+    """Each step, or *only* these."""
+    told, pid = prepare(), main_pid()
     steps: dict[str, Callable[[], dict[str, object]]] = {
         "detent": detent, "trial over": trial_over, "trial lasts": trial_lasts,
         "script": script, "agent": lambda: agent(pid),
     }  # fmt: skip
     for name, step in steps.items():
+        if only and name not in only:
+            continue
         try:
             told[name] = step()
         except Exception as error:  # the next step may hold all the same
@@ -212,3 +219,8 @@ def suspend() -> dict[str, object]:
             port.write(f"{name} {json.dumps(told[name])}\n")
     told["said"] = run("journalctl", "-b", "-n", "60", "-o", "short-monotonic", "--no-pager")
     return told
+
+
+def nap() -> dict[str, object]:
+    """The short form: one sleep."""
+    return suspend(("detent", "agent"))
