@@ -123,6 +123,8 @@ class Attempt:
     def hooks(self, events: list[Event]) -> list[str]:
         """The hooks that told of it, by the port: on the wire or on the command line."""
         told = {field(event, "aegis.hook") for event in events if self._caused(event)}
+        if self.word == "SIGKILL" and "listen" in told:
+            told.discard("ingress")  # whether somebody came before it was dead is chance
         return sorted(str(hook) for hook in told if hook)  # a notice of a kill has none
 
     def _caused(self, event: Event) -> bool:

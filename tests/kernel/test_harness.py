@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import forked
-from tests.kernel.agent import LINE_MAX, line_start
+from tests.kernel.agent import LINE_MAX, Event, line_start
 from tests.kernel.cgroup import ScratchCgroup, cgroup2_mount
 from tests.kernel.forms import CASE_IDS, CASES, Form
+from tests.kernel.measuring import Attempt
 from tests.kernel.network import REMOTE4, REMOTE6
 from tests.kernel.programs import Programs
 from tests.kernel.servers import Servers
@@ -45,6 +46,17 @@ def test_a_mark_is_a_line_of_what_was_there_then(before: str) -> None:
     later = io.BytesIO(f"{first}second\nhalf a li".encode())
     assert line_start(later, len(first)) == len(first)
     assert line_start(later, len(first) + 3) == len(first)
+
+
+@pytest.mark.parametrize(
+    ("word", "hooks"), [("SIGKILL", ["listen"]), ("OK", ["ingress", "listen"])]
+)
+def test_who_comes_before_a_listener_is_dead_does_so_by_chance(word: str, hooks: list[str]) -> None:
+    events: list[Event] = [
+        {"aegis": {"hook": "listen"}, "process": {"command_line": "server listen-unbound 5"}},
+        {"aegis": {"hook": "ingress"}, "destination": {"port": 5}},
+    ]
+    assert Attempt(5, word, arrived=False).hooks(events) == hooks
 
 
 @pytest.mark.parametrize(("form", "address"), CASES, ids=CASE_IDS)
