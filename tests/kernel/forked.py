@@ -48,7 +48,7 @@ class Forked:
         :raises subprocess.TimeoutExpired: after *timeout* seconds
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self._reap(os.WNOHANG)) is None:
+        while (code := self._reap(0 if timeout is None else os.WNOHANG)) is None:
             if deadline is not None and time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             time.sleep(0.01)

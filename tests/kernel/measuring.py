@@ -241,6 +241,9 @@ class Bench:
 
 def _wait(process: "subprocess.Popen[str]", listening: list[socket.socket]) -> list[socket.socket]:
     """Until *process* ends; who connected meanwhile was accepted."""
+    if not listening:
+        process.wait()  # to look again and again costs an emulated processor more
+        return []
     peers: list[socket.socket] = []
     while True:
         ended = process.poll() is not None

@@ -224,13 +224,15 @@ def test_the_kernel_kills_without_an_agent(house: House) -> None:
     assert outcome.code == -signal.SIGKILL or killer == "agent"
 
 
-# Starts the agent, waits to be told, connects where it must not, and says it is still there.
+# Starts the agent, waits to be told (in a FIFO: to look again and again takes an emulated
+# processor away from the agent), connects where it must not, and says it is still there.
 _PARENT = """
 echo $$ > {cgroup}/cgroup.procs
-"$@" &
+exec 4<>{go}
+"$@" 4<&- &
 child=$!
 trap 'kill $child' TERM
-until [ -e {go} ]; do sleep 0.05; done
+read -r <&4
 {{ true 3<>/dev/tcp/127.0.0.1/8087; }} 2>/dev/null
 touch {alive}
 while kill -0 $child 2>/dev/null; do wait $child; done
@@ -243,11 +245,12 @@ def test_what_the_agent_descends_from_is_not_killed(
     """Not by the kernel either: its policy would end the agent's own shell."""
     folder = workshop.new_folder()
     go, alive = folder / "go", folder / "alive"
+    os.mkfifo(go)
     script = _PARENT.format(cgroup=scratch.path, go=go, alive=alive)
     parent = workshop.install("parent", "/bin/bash")
     agent, _ = agents.start(POLICY, wrapper=(str(parent), "-c", script, "parent"))
     since = agent.mark()
-    go.touch()
+    go.write_text("\n")
     notice = agent.wait_event(since, aegis__notice="kill-skipped", process__pid=agent.pid)
     assert field(notice, "aegis.kill.detail") == "Aegis descends from it"
     _wait_for(alive)
