@@ -158,9 +158,9 @@ def judge(name: str, told: Mapping[str, Any]) -> tuple[int, list[str]]:
     """How many steps tour *name* has, and what is wrong with what it *told*."""
     wrong = [str(told["error"])] if "error" in told else []
     found, steps = told.get("tour", {}), TOURS[name]
-    for key in ("reload",) if name in ("suspend", "nap") else BEGIN:
-        if not fine(found.get(key)):
-            wrong.append(f"{key}: {found.get(key)}")
+    wrong += [
+        f"{key}: {found.get(key)}" for key, holds in BEGIN.items() if not holds(found.get(key))
+    ]
     for step, checks in steps.items():
         got = found.get(step)
         if not isinstance(got, Mapping):

@@ -22,10 +22,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 VNG = Path(sys.executable).with_name("vng")
 
 MEMORY = "2G"
-# One thread for all processors: with one for each they mostly wait for each other (149 seconds of
-# ours instead of 107), and a guest that sleeps (S3) oopses when it wakes, a bare kernel too.
+# One thread for all processors: two with one each wait for each other (the same tests took 149 s
+# of ours instead of 107), and a guest that sleeps (S3) oopses when it wakes, a bare kernel too.
 # What is left out is emulated step by step: 5-level page tables at each miss of the TLB, "rep"
-# byte by byte, the switch that guards user memory at each copy (together a quarter of the time).
+# byte by byte, the guards of user memory at each copy. With the two below: a quarter of the time.
 PROCESSOR = "-accel tcg,thread=single -cpu max,la57=off,-erms,-smap,-smep"
 # A queue's doorbell rings at once: else QEMU polls hundreds of descriptors for it.
 DEVICES = "-global virtio-pci.ioeventfd=off"

@@ -198,7 +198,8 @@ def prepare() -> dict[str, object]:
     limit = f"detent = 0\nscript_timeout = {SCRIPT_S}\n"
     text = POLICY.read_text().replace("detent = 0\n", limit, 1)
     POLICY.write_text(text + MORE.format(short=asked_s() - 15, long=LONG_S))
-    return {"states": MEM_SLEEP.read_text(), "reload": run("aegis", "reload")}
+    begin = {word: run("aegis", word) for word in ("check", "reload")}
+    return {"states": MEM_SLEEP.read_text(), **begin}
 
 
 def suspend(only: Container[str] = ()) -> dict[str, object]:
